@@ -1,0 +1,44 @@
+# One chore, one command. Everything is set up from a bare machine with Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PROJECT := pyproject.toml constraints.txt src/xent/__init__.py
+
+.PHONY: help demo test lint format bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo: $(VENV)/demo  ## train on real digits with torch's loss and with xent's, side by side
+	$(BIN)/xent demo
+
+test: $(VENV)/test  ## all tests
+	$(BIN)/python -m pytest --numprocesses auto
+
+lint: $(VENV)/lint  ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/lint  ## put the code in its usual form
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/demo  ## measure exactness against float64, beside torch
+	$(BIN)/python benchmarks/exactness.py
+
+clean:  ## remove what the other commands made
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# torch comes first and alone: pinned, it is a CPU build where the index has one, and nothing that
+# is installed after it can ask for another.
+$(VENV)/torch: constraints.txt
+	scripts/make-venv $(PYTHON) $(VENV)
+	$(INSTALL) torch
+	@touch $@
+
+$(VENV)/demo $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/torch $(PROJECT)
+	$(INSTALL) --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,33 @@
+"""Cross-entropy for PyTorch: exact, fused, explained."""
+
+from xent import functional, nn
+from xent.functional import (
+    RowStatistics,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    dense_cross_entropy,
+    row_statistics,
+)
+from xent.nn import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    DenseCrossEntropy,
+    DenseCrossEntropyLoss,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "DenseCrossEntropy",
+    "DenseCrossEntropyLoss",
+    "RowStatistics",
+    "__version__",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "dense_cross_entropy",
+    "functional",
+    "nn",
+    "row_statistics",
+]

@@ -1,0 +1,1 @@
+"""The readable definition of the row statistics, in plain torch operations."""

@@ -1,0 +1,173 @@
+"""Row statistics and their derivatives as plain torch operations: the definition.
+
+Shapes: logits and probabilities ``[outer, C, inner]``, vectors ``[outer, inner]``, class weights
+``[C]``. Half types are widened to float32 on entry. Everything here is out of place, so autograd
+can differentiate it: ``statistics`` as often as wanted in either mode (the maximum takes part,
+which makes all its derivatives right), and the two gradients once more.
+
+Notation: m = max_c x_c; rest = (Σ_c exp(x_c − m)) − 1, the sum without the maximum's own 1;
+log Σ exp x = m + log1p(rest); surprise_c = −log p_c = log1p(rest) + (m − x_c).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def statistics(
+    logits: Tensor,
+    index: Tensor | None,
+    probabilities: Tensor | None,
+    weight: Tensor | None,
+    valid: Tensor | None,
+    with_uniform: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """``(maximum, rest, nll, uniform, cross)``; what was not asked for is None."""
+    x = _inert(_widened(logits), valid)
+    maximum, rest = _maximum_and_rest(x)
+    surprise = _surprise(x, maximum, rest)
+    nll = uniform = cross = None
+    if index is not None:
+        nll = _masked(_at(surprise, index), valid)
+    if with_uniform:
+        uniform = _masked(_cost(_class_mass(weight, x), surprise).sum(1), valid)
+    if probabilities is not None:
+        mass = _probability_mass(probabilities, weight, x, valid)
+        cross = _masked(_cost(mass, surprise).sum(1), valid)
+    return maximum, rest, nll, uniform, cross
+
+
+def logit_gradient(
+    logits: Tensor,
+    index: Tensor | None,
+    probabilities: Tensor | None,
+    weight: Tensor | None,
+    valid: Tensor | None,
+    maximum: Tensor,
+    rest: Tensor,
+    nll: Tensor | None,
+    a: Tensor,
+    b: Tensor | None,
+    u: Tensor | None,
+    d: Tensor | None,
+) -> Tensor:
+    """The gradient at the logits, given those at lse (``a``), nll (``b``), uniform, cross.
+
+    grad_c = (a + b + u·Σv + d·Σvq)·p_c − b·[c = y] − u·v_c − d·v_c·q_c
+
+    Where a class is nearly certain, p_c − 1 is taken as expm1(log p_c): it keeps its digits.
+    The coefficients of rows that don't count must be zero.
+    """
+    if logits.numel() == 0:
+        return torch.zeros_like(logits)
+    x = _inert(_widened(logits), valid)
+    v = _class_mass(weight, x)
+    share = 1 / (1 + rest)
+    exp = torch.exp(x - _row(maximum))  # p = exp · share
+    a = a if u is None else a + u * v.sum()
+    grad = exp * _row((a if b is None else a + b) * share)
+    if u is not None:
+        grad = grad - _row(u) * v
+    if b is not None and index is not None and nll is not None:
+        at_target = a * torch.exp(-nll) + b * torch.expm1(-nll)
+        if u is not None:
+            at_target = at_target - u * v.flatten()[index]
+        grad = grad.scatter(1, _row(index), _row(at_target))
+    if d is not None and probabilities is not None:
+        mass = _row(d) * _probability_mass(probabilities, weight, x, valid)
+        grad = grad + _cross_gradient(mass, exp * _row(share), _surprise(x, maximum, rest))
+    return grad.to(logits.dtype)
+
+
+def label_gradients(
+    logits: Tensor,
+    probabilities: Tensor | None,
+    weight: Tensor | None,
+    valid: Tensor | None,
+    maximum: Tensor,
+    rest: Tensor,
+    u: Tensor | None,
+    d: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients at the probabilities, d·v_c·surprise_c, and at the class weights."""
+    x = _inert(_widened(logits), valid)
+    surprise = _surprise(x, maximum, rest)
+    v_gradient = torch.zeros_like(surprise)  # still per row
+    q_gradient = None
+    if u is not None:
+        v_gradient = v_gradient + _cost(_row(u), surprise)
+    if d is not None and probabilities is not None:
+        q_gradient = _cost(_row(d) * _class_mass(weight, x), surprise).to(probabilities.dtype)
+        mass = _row(d) * _probability_mass(probabilities, None, x, valid)
+        v_gradient = v_gradient + _cost(mass, surprise)
+    return q_gradient, None if weight is None else v_gradient.sum((0, 2)).to(weight.dtype)
+
+
+def _maximum_and_rest(x: Tensor) -> tuple[Tensor, Tensor]:
+    if x.shape[1] == 0:  # no classes: log Σ exp = −inf
+        empty = x.sum(1)
+        return torch.full_like(empty, -torch.inf), empty
+    maximum, place = x.max(1, keepdim=True)
+    exp = torch.exp(x - maximum)
+    # maximum − maximum is 0, but NaN for ±inf: rows without a finite maximum have no softmax.
+    rest = exp.scatter(1, place, maximum - maximum).sum(1)
+    return maximum.squeeze(1), rest
+
+
+def _surprise(x: Tensor, maximum: Tensor, rest: Tensor) -> Tensor:
+    """−log p, exact in the tail: at the maximum itself it is log1p(rest), whatever its size."""
+    return _row(torch.log1p(rest)) - (x - _row(maximum))
+
+
+def _cross_gradient(mass: Tensor, p: Tensor, surprise: Tensor) -> Tensor:
+    """total·p − mass, where total is the mass of the row."""
+    total = mass.sum(1, keepdim=True)
+    nearly_certain = total * torch.expm1(-surprise) + (total - mass)
+    return torch.where(p > 0.5, nearly_certain, total * p - mass)
+
+
+def _cost(mass: Tensor, surprise: Tensor) -> Tensor:
+    """mass · surprise, where a class without mass costs nothing: 0 · inf = 0."""
+    unneeded = (mass == 0) & (surprise == torch.inf)
+    return mass * surprise.masked_fill(unneeded, 0)
+
+
+def _class_mass(weight: Tensor | None, x: Tensor) -> Tensor:
+    """v_c as ``[1, C, 1]``: the class weights, or ones."""
+    if weight is None:
+        return torch.ones((1, x.shape[1], 1), dtype=x.dtype, device=x.device)
+    return weight.to(x.dtype).reshape(1, -1, 1)
+
+
+def _probability_mass(
+    probabilities: Tensor, weight: Tensor | None, x: Tensor, valid: Tensor | None
+) -> Tensor:
+    """v_c · q_c."""
+    q = _inert(probabilities.to(x.dtype), valid)
+    return q if weight is None else q * _class_mass(weight, x)
+
+
+def _widened(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _inert(rows: Tensor, valid: Tensor | None) -> Tensor:
+    """Rows that don't count, replaced by zeros: nothing they hold can reach a result."""
+    return rows if valid is None else rows.masked_fill(_row(~valid), 0)
+
+
+def _masked(vector: Tensor, valid: Tensor | None) -> Tensor:
+    return vector if valid is None else vector.masked_fill(~valid, 0)
+
+
+def _at(rows: Tensor, index: Tensor) -> Tensor:
+    """The element of each row at the target: ``[outer, inner]``."""
+    if rows.shape[1] == 0:  # no classes, so every position is ignored: any finite value will do
+        return rows.sum(1)
+    return rows.gather(1, _row(index)).squeeze(1)
+
+
+def _row(vector: Tensor) -> Tensor:
+    """``[outer, inner]`` as ``[outer, 1, inner]``, to meet rows."""
+    return vector.unsqueeze(1)

@@ -1,0 +1,11 @@
+"""Floor 1: arguments become canonical form, or a message that says how to mend them.
+
+Nothing in this room computes a loss. It knows shapes, dtypes, options and words:
+
+- ``layout``: any accepted shape as rows, *outer × classes × inner*, without copying;
+- ``targets``: labels as indices or as probabilities, and which positions count;
+- ``weights``: class weights, sample weights;
+- ``dtypes``: what is accumulated in which precision, and what is returned;
+- ``reduction``: none, mean, sum, and what the mean divides by;
+- ``errors``: how every message is built.
+"""

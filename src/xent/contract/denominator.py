@@ -1,0 +1,55 @@
+"""What a mean of cross-entropies divides by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from xent.contract.layout import Layout
+from xent.contract.targets import Targets
+from xent.contract.weights import counted
+
+
+def divisor(
+    rule: Any,
+    layout: Layout,
+    targets: Targets,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+) -> Tensor | float:
+    """The divisor that ``denominator=rule`` names; all tensors canonical.
+
+    None is torch's rule: the weights of the labels for class indices; for probabilities the
+    number of positions, never class weights. Either way a position counts sample-weight times.
+    """
+    if rule == "batch":
+        return layout.batch
+    if rule == "valid":
+        weighty = None if sample_weight is None else sample_weight != 0
+        return _total(layout, targets.valid, weighty)
+    if rule == "weight" or (rule is None and targets.index is not None):
+        return _total(layout, targets.valid, sample_weight, label_weight(targets, weight))
+    if rule is None:
+        return _total(layout, targets.valid, sample_weight)
+    return rule  # type: ignore[no-any-return]  # a number or 0-d tensor, checked before
+
+
+def label_weight(targets: Targets, weight: Tensor | None) -> Tensor | None:
+    """The class weight of each label, v_y or Σ_c v_c q_c, ``[outer, inner]``; None means 1."""
+    if targets.index is not None:
+        return None if weight is None else weight[targets.index]
+    if targets.probabilities is None:
+        return None
+    q = targets.probabilities
+    return (q if weight is None else q * weight.reshape(1, -1, 1)).sum(1)
+
+
+def _total(layout: Layout, valid: Tensor | None, *factors: Tensor | None) -> Tensor | float:
+    """Σ over the positions that count of the product of these factors."""
+    product = valid
+    for factor in factors:
+        if factor is not None:
+            masked = counted(factor, valid)
+            product = masked if product is None else product * masked
+    return layout.count if product is None else product.sum()

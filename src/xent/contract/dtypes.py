@@ -1,0 +1,45 @@
+"""Which precision a loss is accumulated in, and which one it is returned in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xent.contract.errors import described, mistake
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def under_autocast(tensor: Tensor) -> torch.dtype:
+    """The tensor's dtype, as autocast sees it: losses run in float32 there, like torch's."""
+    if tensor.dtype in _HALVES and torch.is_autocast_enabled(tensor.device.type):
+        return torch.float32
+    return tensor.dtype
+
+
+def promoted(logits: Tensor, *others: Tensor | None) -> torch.dtype:
+    """The dtype that arithmetic between these tensors gives, after autocast."""
+    dtype = under_autocast(logits)
+    for tensor in others:
+        if tensor is not None:
+            dtype = torch.promote_types(dtype, under_autocast(tensor))
+    return dtype
+
+
+def accumulation(dtype: torch.dtype) -> torch.dtype:
+    """float32 for half, bfloat16 and float32; float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_dtype(dtype: Any) -> None:
+    """``dtype=`` asks for the dtype of the returned loss: a floating-point one, or None."""
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise mistake(
+            TypeError,
+            "dtype",
+            expected="a floating-point torch.dtype or None",
+            got=str(dtype) if isinstance(dtype, torch.dtype) else described(dtype),
+            remedy="dtype is that of the returned loss, for example torch.float32.",
+        )

@@ -1,0 +1,128 @@
+"""None, mean, sum — and what a mean divides by."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from xent.contract.dtypes import check_dtype
+from xent.contract.errors import described, mistake
+
+Denominator = Literal["valid", "weight", "batch"] | float | Tensor
+OnEmpty = Literal["nan", "zero"]
+
+_REDUCTIONS = ("none", "mean", "sum")
+_RULES = ("valid", "weight", "batch")
+_ON_EMPTY = ("nan", "zero")
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How losses per position become the value that is returned."""
+
+    mode: str
+    denominator: Any = None
+    on_empty: str = "nan"
+
+    def __call__(self, losses: Tensor, divisor: Tensor | float) -> Tensor:
+        """Reduces ``losses [outer, inner]``; ``divisor`` is what a mean divides the sum by."""
+        if self.mode == "none":
+            return losses
+        total = losses.sum()
+        return total if self.mode == "sum" else self._mean(total, divisor)
+
+    def _mean(self, total: Tensor, divisor: Tensor | float) -> Tensor:
+        if self.on_empty == "nan":
+            return total / divisor
+        divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
+        empty = divisor == 0
+        # The division must be harmless in the branch that is not taken: its gradient counts too.
+        mean = total / divisor.masked_fill(empty, 1)
+        return mean.masked_fill(empty, 0)
+
+
+def checked_reduction(
+    reduction: str,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    *,
+    denominator: Any = None,
+    on_empty: Any = "nan",
+    dtype: torch.dtype | None = None,
+) -> Reduction:
+    """The options of a reduction, deprecated ones included, checked and in one place."""
+    mode = reduction
+    if size_average is not None or reduce is not None:
+        mode = _from_deprecated(size_average, reduce)
+    if mode not in _REDUCTIONS:
+        raise mistake(ValueError, "reduction", expected=_any_of(_REDUCTIONS), got=repr(mode))
+    if on_empty not in _ON_EMPTY:
+        raise mistake(
+            ValueError,
+            "on_empty",
+            expected=_any_of(_ON_EMPTY),
+            got=repr(on_empty),
+            remedy="It is the mean over no position at all.",
+        )
+    if denominator is not None:
+        _check_denominator(denominator, mode)
+    check_dtype(dtype)
+    return Reduction(mode, denominator, on_empty)
+
+
+def _from_deprecated(size_average: bool | None, reduce: bool | None) -> str:
+    """Torch's reading of its two deprecated arguments, with torch's warning."""
+    for argument, value in (("size_average", size_average), ("reduce", reduce)):
+        if isinstance(value, Tensor):
+            raise mistake(
+                RuntimeError,
+                argument,
+                expected="a bool or None",
+                got=described(value),
+                remedy="Are input and target in the constructor? "
+                "Construct first, then call: CrossEntropyLoss()(input, target).",
+            )
+    average = True if size_average is None else size_average
+    separate = reduce is not None and not reduce
+    mode = "none" if separate else "mean" if average else "sum"
+    warnings.warn(
+        f"size_average and reduce args will be deprecated, please use reduction='{mode}' instead.",
+        stacklevel=4,  # the caller of the loss
+    )
+    return mode
+
+
+def _check_denominator(denominator: Any, mode: str) -> None:
+    if mode != "mean":
+        raise mistake(
+            ValueError,
+            "denominator",
+            expected=f"None, since reduction={mode!r} divides by nothing",
+            got=described(denominator),
+            remedy="Use reduction='mean'.",
+        )
+    accepted = f"None, {_any_of(_RULES)}, a number or a tensor with one element and no axes"
+    if isinstance(denominator, Tensor):
+        wrong: type[Exception] | None = ValueError if denominator.ndim else None
+    elif isinstance(denominator, str):
+        wrong = None if denominator in _RULES else ValueError
+    elif isinstance(denominator, bool) or not isinstance(denominator, int | float):
+        wrong = TypeError
+    else:
+        wrong = None if denominator >= 0 else ValueError  # NaN too
+    if wrong:
+        raise mistake(
+            wrong,
+            "denominator",
+            expected=accepted,
+            got=described(denominator),
+            remedy="A number is what the sum is divided by, so it can't be negative.",
+        )
+
+
+def _any_of(words: tuple[str, ...]) -> str:
+    return " or ".join(map(repr, words))

@@ -1,0 +1,135 @@
+"""Factors: one per class (``weight``), one per position (``sample_weight``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xent.contract.dtypes import under_autocast
+from xent.contract.errors import (
+    described,
+    mistake,
+    plain,
+    require_same_device,
+    require_tensor,
+    shape,
+)
+from xent.contract.inspection import is_differentiated, values_at_hand
+from xent.contract.layout import Layout
+
+
+def check_class_weight(
+    weight: Tensor | None, logits: Tensor, layout: Layout, *, same_dtype: bool
+) -> None:
+    """One factor per class, on the logits' device; for index targets also in their dtype."""
+    if weight is None:
+        return
+    require_tensor("weight", weight)
+    if tuple(weight.shape) != (layout.classes,):
+        raise mistake(
+            RuntimeError,
+            "weight",
+            expected=f"one factor for each of the {layout.classes} classes, "
+            f"shape ({layout.classes},)",
+            got=f"shape {shape(weight)}",
+            remedy="For one factor per position use sample_weight.",
+        )
+    require_same_device(
+        "weight",
+        weight,
+        logits,
+        "In a Module, pass it to the constructor: it is a buffer there and moves with .to().",
+    )
+    if same_dtype and under_autocast(weight) != under_autocast(logits):
+        raise mistake(
+            RuntimeError,
+            "weight",
+            expected=f"{plain(logits.dtype)}, the dtype of input",
+            got=plain(weight.dtype),
+            remedy="Cast it: weight.to(input.dtype).",
+        )
+
+
+def canonical_sample_weight(
+    sample_weight: Tensor | None, logits: Tensor, layout: Layout
+) -> Tensor | None:
+    """One factor per position as ``[outer, inner]``, in its own dtype."""
+    if sample_weight is None:
+        return None
+    require_tensor("sample_weight", sample_weight)
+    if tuple(sample_weight.shape) != layout.positions:
+        raise mistake(
+            ValueError,
+            "sample_weight",
+            expected=f"one factor per position, shape {layout.positions}",
+            got=f"shape {shape(sample_weight)}",
+            remedy="For one factor per class use weight; to repeat a factor along an axis: "
+            f"sample_weight.expand{layout.positions}.",
+        )
+    if sample_weight.is_complex():
+        raise mistake(
+            TypeError, "sample_weight", expected="real factors", got=described(sample_weight)
+        )
+    require_same_device("sample_weight", sample_weight, logits, "Move it there with .to().")
+    return layout.vectors(sample_weight)
+
+
+def canonical_valid(valid: Tensor | None, logits: Tensor, layout: Layout) -> Tensor | None:
+    """A mask of the positions that count, as ``[outer, inner]``."""
+    if valid is None:
+        return None
+    require_tensor("valid", valid)
+    if tuple(valid.shape) != layout.positions or valid.dtype != torch.bool:
+        raise mistake(
+            ValueError,
+            "valid",
+            expected=f"a bool tensor, one value per position, shape {layout.positions}",
+            got=described(valid),
+        )
+    require_same_device("valid", valid, logits, "Move it there with .to().")
+    return layout.vectors(valid)
+
+
+def weighty_positions(sample_weight: Tensor | None) -> Tensor | None:
+    """Marks positions of non-zero weight; None means all.
+
+    A factor of zero leaves its position out for good, NaN logits and all — unless a derivative
+    with respect to the factors is wanted, for which the loss behind the zero must be known.
+    """
+    if sample_weight is None or is_differentiated(sample_weight):
+        return None
+    weighty = sample_weight != 0
+    return None if values_at_hand(weighty) and bool(weighty.all()) else weighty
+
+
+def counted(vector: Tensor, valid: Tensor | None) -> Tensor:
+    """The vector, with zeros where a position does not count."""
+    return vector if valid is None else vector.masked_fill(~valid, 0)
+
+
+def both(valid: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Positions that count by both masks, either of which may be None for all."""
+    if valid is None or other is None:
+        return other if valid is None else valid
+    return valid & other
+
+
+def check_label_smoothing(label_smoothing: Any) -> None:
+    """A number in [0, 1]. Torch takes negative numbers and NaN for 0, without a word."""
+    if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, int | float):
+        raise mistake(
+            TypeError,
+            "label_smoothing",
+            expected="a number between 0.0 and 1.0",
+            got=described(label_smoothing),
+        )
+    if not 0.0 <= label_smoothing <= 1.0:  # NaN too
+        raise mistake(
+            RuntimeError,
+            "label_smoothing",
+            expected="a number between 0.0 and 1.0",
+            got=str(label_smoothing),
+            remedy="It is the share of each label that is spread evenly over all classes.",
+        )

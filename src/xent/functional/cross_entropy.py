@@ -1,0 +1,156 @@
+"""Cross-entropy of logits with class indices or class probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from xent.contract.denominator import divisor, label_weight
+from xent.contract.dtypes import accumulation, promoted
+from xent.contract.layout import check_logits, layout_of
+from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
+from xent.contract.targets import Targets, canonical_targets
+from xent.contract.weights import (
+    both,
+    canonical_sample_weight,
+    check_class_weight,
+    check_label_smoothing,
+    counted,
+    weighty_positions,
+)
+from xent.statistics.rows import Vectors, canonical_statistics
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int | Sequence[int] = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    dim: int | None = None,
+    sample_weight: Tensor | None = None,
+    denominator: Denominator | None = None,
+    on_empty: OnEmpty = "nan",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Cross-entropy between logits and labels: torch's function, closer to the mathematics.
+
+    Domain: any logits; −inf masks a class. Labels are class indices in [0, C), or
+    non-negative probabilities that sum to 1 over the classes (values are not checked).
+
+    With p = softmax(x), class weights v (or 1), sample weight s (or 1) and label smoothing ε, in
+    nats, a position costs
+
+    - index y: s · [(1 − ε) · v_y · (−log p_y) + (ε/C) · Σ_c v_c · (−log p_c)]
+    - probabilities q: s · Σ_c v_c · ((1 − ε) q_c + ε/C) · (−log p_c)
+
+    ``mean`` divides the sum over positions by torch's rule: Σ s·v_y over the positions that
+    are not ignored (index), or Σ s, which is the number of positions (probabilities). A position
+    with sample weight 2 thus counts as if it stood in the batch twice. ``denominator`` names
+    another divisor.
+
+    Args:
+        input: logits ``(C)``, ``(N, C)`` or ``(N, C, d1, …, dK)``; float16, bfloat16, float32,
+            float64.
+        target: class indices of any integer dtype, the shape of ``input`` without its class
+            axis; or class probabilities, floating-point, the shape of ``input``.
+        weight: class weights ``(C)``; with index targets in the dtype of ``input``.
+        size_average: deprecated, see ``reduction``.
+        ignore_index: label, or labels, of positions that neither cost nor count nor get a
+            gradient, whatever their logits hold. With probabilities it must be negative and marks
+            nothing; use ``sample_weight``.
+        reduce: deprecated, see ``reduction``.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        label_smoothing: ε in [0, 1], spread evenly over all classes.
+        dim: the class axis; None is torch's rule, 1, or 0 for unbatched input.
+        sample_weight: one factor per position, the shape of index targets, any real dtype. Zero
+            leaves a position out as ``ignore_index`` does (unless the factors themselves are
+            differentiated).
+        denominator: what ``mean`` divides by: None (above); ``"valid"``, the number of
+            positions that are neither ignored nor of sample weight 0; ``"weight"``, Σ s·v_y, or
+            Σ s·Σ_c v_c q_c for probabilities; ``"batch"``, the size of the batch axis;
+            or a number or 0-d tensor, such as the number of valid positions over all micro-batches.
+        on_empty: the mean when the divisor is zero: ``"nan"`` as torch, or ``"zero"``, with zero
+            gradients.
+        dtype: dtype of the returned loss.
+
+    Returns:
+        A 0-d tensor, or the positions' shape for ``"none"``. Its dtype is ``dtype`` or what
+        torch returns: that of ``input`` (promoted with probabilities and weight), float32 for
+        half types under autocast. It is rounded once; sums are kept in float32 or float64.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an unknown option, a batch size that differs, sample weights of another shape.
+        RuntimeError: the labels' dtype or shape, weight, a device, label_smoothing.
+        IndexError: a label outside [0, C), on CPU; named by position and value.
+        NotImplementedError: logits that are not floating-point.
+
+    Source: Bishop, Pattern Recognition and Machine Learning (2006), eq. 4.108; label smoothing:
+    Szegedy et al. (2016), section 7. Differences from torch: ignored positions are inert even
+    with NaN logits; a masked class (−inf) without label mass costs 0, not NaN; negative
+    smoothing raises; ``weight`` gets a gradient for index targets too.
+
+    Example:
+        >>> import torch, xent
+        >>> logits = torch.log(torch.tensor([[0.1, 0.7, 0.2]])).requires_grad_()
+        >>> loss = xent.cross_entropy(logits, torch.tensor([0]))
+        >>> round(loss.item(), 4)  # −log 0.1
+        2.3026
+        >>> loss.backward()
+        >>> [round(v, 4) for v in logits.grad[0].tolist()]  # p − y
+        [-0.9, 0.7, 0.2]
+    """
+    reduction_ = checked_reduction(
+        reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, dtype=dtype
+    )
+    check_logits(input, target)
+    layout = layout_of(input, dim)
+    targets = canonical_targets(target, input, layout, ignore_index)
+    check_class_weight(weight, input, layout, same_dtype=targets.index is not None)
+    check_label_smoothing(label_smoothing)
+    sample_weight = canonical_sample_weight(sample_weight, input, layout)
+    targets = replace(targets, valid=both(targets.valid, weighty_positions(sample_weight)))
+
+    natural = promoted(input, weight, target if targets.index is None else None)
+    working = accumulation(natural)
+    weight = None if weight is None else weight.to(working)
+    if sample_weight is not None:
+        sample_weight = counted(sample_weight.to(working), targets.valid)
+    rows = layout.rows(input.to(working) if working == torch.float64 else input)
+
+    vectors = canonical_statistics(rows, targets, weight=weight, uniform=label_smoothing > 0)
+    losses = _formula(vectors, targets, weight, sample_weight, label_smoothing, layout.classes)
+    by = (
+        1
+        if reduction_.mode != "mean"
+        else divisor(reduction_.denominator, layout, targets, weight, sample_weight)
+    )
+    loss = reduction_(losses, by).to(dtype or natural)
+    return layout.restore(loss) if reduction_.mode == "none" else loss
+
+
+def _formula(
+    vectors: Vectors,
+    targets: Targets,
+    weight: Tensor | None,
+    sample_weight: Tensor | None,
+    label_smoothing: float,
+    classes: int,
+) -> Tensor:
+    """s · [(1 − ε) · (v_y · nll, or cross) + (ε/C) · uniform], all ``[outer, inner]``."""
+    losses = vectors.of_labels
+    of_label = label_weight(targets, weight) if targets.index is not None else None
+    if of_label is not None:
+        losses = losses * of_label
+    if vectors.uniform is not None:
+        even = label_smoothing / classes if classes else 0.0
+        losses = (1 - label_smoothing) * losses + even * vectors.uniform
+    return losses if sample_weight is None else losses * sample_weight

@@ -1,0 +1,240 @@
+"""Floor 5: the losses as Modules. Each holds options and forwards to the function of its name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xent import functional
+from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
+from xent.contract.weights import check_label_smoothing
+
+
+class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
+    """``cross_entropy`` as a Module; takes the place of ``torch.nn.CrossEntropyLoss``.
+
+    Options, formula (nats), what ``mean`` divides by, shapes and errors: see
+    ``xent.functional.cross_entropy``. ``weight`` is a buffer: it moves with ``.to()`` and is
+    part of the ``state_dict``.
+
+    Example:
+        >>> import torch, xent
+        >>> criterion = xent.CrossEntropyLoss(ignore_index=0, label_smoothing=0.1)
+        >>> criterion
+        CrossEntropyLoss(ignore_index=0, label_smoothing=0.1)
+        >>> criterion(torch.zeros(2, 4), torch.tensor([0, 3])).item()  # log 4
+        1.3862943649291992
+    """
+
+    ignore_index: int | Sequence[int]  # type: ignore[assignment]  # torch's takes one value only
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int | Sequence[int] = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
+        dim: int | None = None,
+        denominator: Denominator | None = None,
+        on_empty: OnEmpty = "nan",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        checked = checked_reduction(
+            reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, dtype=dtype
+        )
+        check_label_smoothing(label_smoothing)
+        super().__init__(weight, reduction=checked.mode, label_smoothing=label_smoothing)
+        self.ignore_index = ignore_index
+        self.dim = dim
+        self.denominator = denominator
+        self.on_empty = on_empty
+        self.dtype = dtype
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        sample_weight: Tensor | None = None,
+        denominator: Denominator | None = None,
+    ) -> Tensor:
+        """The loss; a ``denominator`` given here goes before the constructor's."""
+        return functional.cross_entropy(
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            dim=self.dim,
+            sample_weight=sample_weight,
+            denominator=self.denominator if denominator is None else denominator,
+            on_empty=self.on_empty,
+            dtype=self.dtype,
+        )
+
+    def extra_repr(self) -> str:
+        """The options that differ from their defaults."""
+        return _named(
+            weight=(self.weight, None),
+            ignore_index=(self.ignore_index, -100),
+            reduction=(self.reduction, "mean"),
+            label_smoothing=(self.label_smoothing, 0.0),
+            dim=(self.dim, None),
+            denominator=(self.denominator, None),
+            on_empty=(self.on_empty, "nan"),
+            dtype=(self.dtype, None),
+        )
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        beyond = [self.dim, self.denominator, self.dtype] != [None] * 3 or self.on_empty != "nan"
+        if beyond or not isinstance(self.ignore_index, int):
+            raise _not_scriptable(self)
+        _warn_of_script(self)
+        return torch.nn.CrossEntropyLoss(
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+
+class DenseCrossEntropyLoss(torch.nn.Module):
+    """``dense_cross_entropy`` as a Module: probability labels, classes on the last axis.
+
+    Options, formula (nats), what ``mean`` divides by, shapes and errors: see
+    ``xent.functional.dense_cross_entropy``. ``weight`` is a buffer.
+
+    Example:
+        >>> import torch, xent
+        >>> criterion = xent.DenseCrossEntropyLoss()
+        >>> criterion(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]])).item()  # log 2
+        0.6931471824645996
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self, weight: Tensor | None = None, reduction: str = "mean", label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        check_label_smoothing(label_smoothing)
+        self.register_buffer("weight", weight)
+        self.reduction = checked_reduction(reduction).mode
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of logits ``(…, C)`` and labels of the same shape."""
+        return functional.dense_cross_entropy(
+            logits, labels, self.weight, self.reduction, self.label_smoothing
+        )
+
+    def extra_repr(self) -> str:
+        """The options that differ from their defaults."""
+        return _named(
+            weight=(self.weight, None),
+            reduction=(self.reduction, "mean"),
+            label_smoothing=(self.label_smoothing, 0.0),
+        )
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        raise _not_scriptable(self)
+
+
+DenseCrossEntropy = DenseCrossEntropyLoss
+
+
+class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+    """``binary_cross_entropy_with_logits`` as a Module; for ``torch.nn.BCEWithLogitsLoss``.
+
+    Options, formula (nats), what ``mean`` divides by, shapes and errors: see
+    ``xent.functional.binary_cross_entropy_with_logits``. ``weight`` and ``pos_weight`` are buffers.
+
+    Example:
+        >>> import torch, xent
+        >>> criterion = xent.BCEWithLogitsLoss(reduction="sum")
+        >>> criterion(torch.zeros(2), torch.tensor([True, False])).item()  # 2 log 2
+        1.3862943649291992
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        *,
+        ignore_index: int | Sequence[int] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        checked = checked_reduction(reduction, size_average, reduce)
+        check_label_smoothing(label_smoothing)
+        super().__init__(weight, reduction=checked.mode, pos_weight=pos_weight)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits and labels of one shape."""
+        return functional.binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=self.pos_weight,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def extra_repr(self) -> str:
+        """The options that differ from their defaults."""
+        return _named(
+            weight=(self.weight, None),
+            reduction=(self.reduction, "mean"),
+            pos_weight=(self.pos_weight, None),
+            ignore_index=(self.ignore_index, None),
+            label_smoothing=(self.label_smoothing, 0.0),
+        )
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        if self.ignore_index is not None or self.label_smoothing:
+            raise _not_scriptable(self)
+        _warn_of_script(self)
+        return torch.nn.BCEWithLogitsLoss(
+            self.weight, reduction=self.reduction, pos_weight=self.pos_weight
+        )
+
+
+def _warn_of_script(module: torch.nn.Module) -> None:
+    warnings.warn(
+        f"TorchScript puts torch.nn.{type(module).__name__} in the place of this one, "
+        "in the model that is scripted too: the same options, torch's precision.",
+        stacklevel=2,
+    )
+
+
+def _not_scriptable(module: torch.nn.Module) -> NotImplementedError:
+    return NotImplementedError(
+        f"{module} cannot be scripted: TorchScript has no counterpart of its options. "
+        "Script the model without its loss, or use torch.compile."
+    )
+
+
+def _named(**options: tuple[Any, Any]) -> str:
+    """The options that differ from their defaults; tensors by shape."""
+    shown = []
+    for name, (value, default) in options.items():
+        if isinstance(value, Tensor):
+            shown.append(
+                f"{name}=<{tuple(value.shape)}>" if value.ndim else f"{name}={value.item()}"
+            )
+        elif value != default:
+            shown.append(f"{name}={value!r}")
+    return ", ".join(shown)
