@@ -63,10 +63,9 @@ def logit_gradient(
         return torch.zeros_like(logits)
     x = _inert(_widened(logits), valid)
     v = _class_mass(weight, x)
-    share = 1 / (1 + rest)
-    exp = torch.exp(x - _row(maximum))  # p = exp · share
+    exp = torch.exp(x - _row(maximum))  # p = exp / (1 + rest)
     a = a if u is None else a + u * v.sum()
-    grad = exp * _row((a if b is None else a + b) * share)
+    grad = exp * _row((a if b is None else a + b) / (1 + rest))
     if u is not None:
         grad = grad - _row(u) * v
     if b is not None and index is not None and nll is not None:
@@ -76,7 +75,7 @@ def logit_gradient(
         grad = grad.scatter(1, _row(index), _row(at_target))
     if d is not None and probabilities is not None:
         mass = _row(d) * _probability_mass(probabilities, weight, x, valid)
-        grad = grad + _cross_gradient(mass, exp * _row(share), _surprise(x, maximum, rest))
+        grad = grad + _cross_gradient(mass, exp / _row(1 + rest), _surprise(x, maximum, rest))
     return grad.to(logits.dtype)
 
 

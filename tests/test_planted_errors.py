@@ -1,0 +1,92 @@
+"""The tests can fail: each error planted in the source makes one of them do so."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+
+import pytest
+import torch
+
+import test_contract
+import test_exactness
+import test_seeds
+import xent
+from xent.backends.torch import rows
+from xent.contract import denominator, weights
+
+cross_entropy = sys.modules["xent.functional.cross_entropy"]
+binary = sys.modules["xent.functional.binary_cross_entropy_with_logits"]
+
+PLANTED = [
+    # a wrong sign
+    (rows, "b * torch.expm1(-nll)", "b * torch.expm1(nll)"),
+    (rows, "grad = grad - _row(u) * v", "grad = grad + _row(u) * v"),
+    (rows, "nearly_certain, total * p - mass)", "nearly_certain, total * p + mass)"),
+    # a missing factor
+    (rows, "a + u * v.sum()", "a + u"),
+    (rows, "at_target = at_target - u * v.flatten()[index]", "at_target = at_target"),
+    (rows, "_row(d) * _class_mass(weight, x)", "_row(d)"),
+    (rows, "v_gradient = v_gradient + _cost(_row(u), surprise)", "pass"),
+    (cross_entropy, "(1 - label_smoothing) * losses", "losses"),
+    (cross_entropy, "losses = losses * of_label", "pass"),
+    (binary, "_cost(yes, -F.logsigmoid(x))", "yes"),
+    # a wrong divisor
+    (denominator, "factors:\n        if factor is not None", "():\n        if factor is not None"),
+    (denominator, 'rule == "weight" or (rule is None', 'rule == "weight" or (False'),
+    # ignored rows that are not inert
+    (rows, "return rows if valid is None else rows.masked_fill(_row(~valid), 0)", "return rows"),
+    (weights, "return vector if valid is None else vector.masked_fill(~valid, 0)", "return vector"),
+    # lost digits
+    (rows, "_row(torch.log1p(rest))", "_row(torch.log(1 + rest))"),
+    (rows, "at_target = a * torch.exp(-nll) + b * torch.expm1(-nll)",
+           "at_target = a * torch.exp(-nll) + b * (torch.exp(-nll) - 1)"),
+    (rows, "total * torch.expm1(-surprise) + (total - mass)", "total * p - mass"),
+    (rows, "logits if logits.dtype == torch.float64 else logits.float()", "logits"),
+    (rows, "mass * surprise.masked_fill(unneeded, 0)", "mass * surprise"),
+]  # fmt: skip
+
+
+def run_the_tests() -> None:
+    """A corner of the grid, large enough to see any of the errors above."""
+    weighted = {"weighted": True, "label_smoothing": 0.1, "reduction": "mean"}
+    sharp = {"weighted": True, "label_smoothing": 0.0, "reduction": "none"}
+    for options in (weighted, sharp):
+        for dtype in (torch.float32, torch.bfloat16):
+            torch.manual_seed(20)
+            test_contract.test_index_targets((4, 7, 3), dtype, -100, options)
+            test_contract.test_probability_targets((4, 7, 3), dtype, options)
+    for labels in ("index", "dense"):
+        test_exactness.test_confident_predictions_keep_their_digits(20.0, torch.float32, labels)
+    test_exactness.test_ignored_rows_are_inert(float("nan"), 0.2)
+    test_exactness.test_sample_weight_zero_is_inert_with_probabilities_too()
+    test_exactness.test_masked_classes_cost_nothing_where_no_label_is()
+    test_seeds.test_the_binary_loss_is_its_formula()
+
+
+def test_without_an_error_they_pass() -> None:
+    run_the_tests()
+
+
+@pytest.mark.parametrize(
+    ("module", "right", "wrong"), PLANTED, ids=[f"{m.__name__}:{r}" for m, r, _ in PLANTED]
+)
+def test_a_planted_error_is_caught(module, right, wrong, monkeypatch) -> None:
+    plant(module, right, wrong, monkeypatch)
+    with pytest.raises(AssertionError):
+        run_the_tests()
+
+
+def plant(module: types.ModuleType, right: str, wrong: str, monkeypatch) -> None:
+    """Puts the functions of the changed source wherever the library holds the right ones."""
+    source = inspect.getsource(module)
+    assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times"
+    changed = types.ModuleType(module.__name__)
+    exec(compile(source.replace(right, wrong), module.__file__, "exec"), changed.__dict__)
+    originals = {id(f): name for name, f in vars(module).items() if inspect.isfunction(f)}
+    holders = [xent, *(m for name, m in sys.modules.items() if name.startswith("xent."))]
+    for holder in holders:
+        for name, value in list(vars(holder).items()):
+            if id(value) in originals:
+                monkeypatch.setattr(holder, name, getattr(changed, originals[id(value)]))
