@@ -23,7 +23,7 @@ PLANTED = [
     # a wrong sign
     (rows, "b * torch.expm1(-nll)", "b * torch.expm1(nll)"),
     (rows, "grad = grad - _row(u) * v", "grad = grad + _row(u) * v"),
-    (rows, "nearly_certain, total * p - mass)", "nearly_certain, total * p + mass)"),
+    (rows, "_row(1 + rest)) - mass", "_row(1 + rest)) + mass"),
     # a missing factor
     (rows, "a + u * v.sum()", "a + u"),
     (rows, "at_target = at_target - u * v.flatten()[index]", "at_target = at_target"),
@@ -39,10 +39,10 @@ PLANTED = [
     (rows, "return rows if valid is None else rows.masked_fill(_row(~valid), 0)", "return rows"),
     (weights, "return vector if valid is None else vector.masked_fill(~valid, 0)", "return vector"),
     # lost digits
-    (rows, "_row(torch.log1p(rest))", "_row(torch.log(1 + rest))"),
+    (rows, "torch.log1p(rest) - (_at", "torch.log(1 + rest) - (_at"),
     (rows, "at_target = a * torch.exp(-nll) + b * torch.expm1(-nll)",
            "at_target = a * torch.exp(-nll) + b * (torch.exp(-nll) - 1)"),
-    (rows, "total * torch.expm1(-surprise) + (total - mass)", "total * p - mass"),
+    (rows, "grad.scatter(1, place, at_maximum)", "grad"),
     (rows, "logits if logits.dtype == torch.float64 else logits.float()", "logits"),
     (rows, "mass * surprise.masked_fill(unneeded, 0)", "mass * surprise"),
 ]  # fmt: skip

@@ -26,15 +26,15 @@ def statistics(
     """``(maximum, rest, nll, uniform, cross)``; what was not asked for is None."""
     x = _inert(_widened(logits), valid)
     maximum, rest = _maximum_and_rest(x)
-    surprise = _surprise(x, maximum, rest)
     nll = uniform = cross = None
     if index is not None:
-        nll = _masked(_at(surprise, index), valid)
+        nll = _masked(torch.log1p(rest) - (_at(x, index) - maximum), valid)
     if with_uniform:
-        uniform = _masked(_cost(_class_mass(weight, x), surprise).sum(1), valid)
+        mass = _class_mass(weight, x)
+        uniform = _masked(_cost(mass, _surprise(x, maximum, rest)).sum(1), valid)
     if probabilities is not None:
         mass = _probability_mass(probabilities, weight, x, valid)
-        cross = _masked(_cost(mass, surprise).sum(1), valid)
+        cross = _masked(_cost(mass, _surprise(x, maximum, rest)).sum(1), valid)
     return maximum, rest, nll, uniform, cross
 
 
@@ -56,14 +56,15 @@ def logit_gradient(
 
     grad_c = (a + b + u·Σv + d·Σvq)·p_c − b·[c = y] − u·v_c − d·v_c·q_c
 
-    Where a class is nearly certain, p_c − 1 is taken as expm1(log p_c): it keeps its digits.
+    Where a class may be nearly certain, p − 1 keeps its digits: at the label it is expm1(−nll),
+    at the maximum −rest / (1 + rest).
     The coefficients of rows that don't count must be zero.
     """
     if logits.numel() == 0:
         return torch.zeros_like(logits)
     x = _inert(_widened(logits), valid)
     v = _class_mass(weight, x)
-    exp = torch.exp(x - _row(maximum))  # p = exp / (1 + rest)
+    exp = (x - _row(maximum)).exp_()  # p = exp / (1 + rest)
     a = a if u is None else a + u * v.sum()
     grad = exp * _row((a if b is None else a + b) / (1 + rest))
     if u is not None:
@@ -75,7 +76,7 @@ def logit_gradient(
         grad = grad.scatter(1, _row(index), _row(at_target))
     if d is not None and probabilities is not None:
         mass = _row(d) * _probability_mass(probabilities, weight, x, valid)
-        grad = grad + _cross_gradient(mass, exp / _row(1 + rest), _surprise(x, maximum, rest))
+        grad = grad + _cross_gradient(mass, exp, rest, x.max(1, keepdim=True).indices)
     return grad.to(logits.dtype)
 
 
@@ -108,7 +109,7 @@ def _maximum_and_rest(x: Tensor) -> tuple[Tensor, Tensor]:
         empty = x.sum(1)
         return torch.full_like(empty, -torch.inf), empty
     maximum, place = x.max(1, keepdim=True)
-    exp = torch.exp(x - maximum)
+    exp = (x - maximum).exp_()
     # maximum − maximum is 0, but NaN for ±inf: rows without a finite maximum have no softmax.
     rest = exp.scatter(1, place, maximum - maximum).sum(1)
     return maximum.squeeze(1), rest
@@ -119,11 +120,13 @@ def _surprise(x: Tensor, maximum: Tensor, rest: Tensor) -> Tensor:
     return _row(torch.log1p(rest)) - (x - _row(maximum))
 
 
-def _cross_gradient(mass: Tensor, p: Tensor, surprise: Tensor) -> Tensor:
-    """total·p − mass, where total is the mass of the row."""
+def _cross_gradient(mass: Tensor, exp: Tensor, rest: Tensor, place: Tensor) -> Tensor:
+    """total·p − mass, where total is the mass of the row and ``place`` that of its maximum."""
     total = mass.sum(1, keepdim=True)
-    nearly_certain = total * torch.expm1(-surprise) + (total - mass)
-    return torch.where(p > 0.5, nearly_certain, total * p - mass)
+    grad = exp * (total / _row(1 + rest)) - mass
+    others = _row(rest) + (1 - exp.gather(1, place))  # rest, with the derivative of 1 + rest − exp
+    at_maximum = (total - mass.gather(1, place)) - total * (others / _row(1 + rest))
+    return grad.scatter(1, place, at_maximum)
 
 
 def _cost(mass: Tensor, surprise: Tensor) -> Tensor:
