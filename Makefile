@@ -26,8 +26,10 @@ format: $(VENV)/lint  ## put the code in its usual form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/demo  ## measure exactness against float64, beside torch
+bench: $(VENV)/demo  ## measure exactness and speed beside torch, and fill the tables of the docs
 	$(BIN)/python benchmarks/exactness.py
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/tables.py
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -30,7 +30,9 @@ def main() -> None:
     for column in rows[0]:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
-        table.add_row(*(f"{value:.1e}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(
+            *(f"{value:.1e}" if isinstance(value, float) else str(value) for value in row.values())
+        )
     console = Console()
     console.print(table)
     console.print(f"saved {save('exactness', rows).relative_to(RESULTS.parent.parent)}")
