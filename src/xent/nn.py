@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xent import functional
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
-from xent.contract.weights import check_label_smoothing
+from xent.contract.weights import checked_label_smoothing
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
@@ -49,7 +49,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         checked = checked_reduction(
             reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, dtype=dtype
         )
-        check_label_smoothing(label_smoothing)
+        label_smoothing = checked_label_smoothing(label_smoothing)
         super().__init__(weight, reduction=checked.mode, label_smoothing=label_smoothing)
         self.ignore_index = ignore_index
         self.dim = dim
@@ -125,7 +125,7 @@ class DenseCrossEntropyLoss(torch.nn.Module):
         self, weight: Tensor | None = None, reduction: str = "mean", label_smoothing: float = 0.0
     ) -> None:
         super().__init__()
-        check_label_smoothing(label_smoothing)
+        label_smoothing = checked_label_smoothing(label_smoothing)
         self.register_buffer("weight", weight)
         self.reduction = checked_reduction(reduction).mode
         self.label_smoothing = label_smoothing
@@ -176,7 +176,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         label_smoothing: float = 0.0,
     ) -> None:
         checked = checked_reduction(reduction, size_average, reduce)
-        check_label_smoothing(label_smoothing)
+        label_smoothing = checked_label_smoothing(label_smoothing)
         super().__init__(weight, reduction=checked.mode, pos_weight=pos_weight)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing

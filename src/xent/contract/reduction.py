@@ -89,10 +89,11 @@ def _from_deprecated(size_average: bool | None, reduce: bool | None) -> str:
     average = True if size_average is None else size_average
     separate = reduce is not None and not reduce
     mode = "none" if separate else "mean" if average else "sum"
-    warnings.warn(
-        f"size_average and reduce args will be deprecated, please use reduction='{mode}' instead.",
-        stacklevel=4,  # the caller of the loss
-    )
+    if not torch.compiler.is_compiling():  # dynamo can't trace a warning
+        warnings.warn(
+            f"size_average and reduce args will be deprecated, please use reduction='{mode}' instead.",
+            stacklevel=4,  # the caller of the loss
+        )
     return mode
 
 

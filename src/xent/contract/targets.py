@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +59,11 @@ def canonical_targets(
 
 def ignored_values(ignore_index: Any) -> tuple[int, ...]:
     """One label to ignore, or several, as a tuple."""
-    several = isinstance(ignore_index, list | tuple | range)
+    several = isinstance(ignore_index, Iterable) and not isinstance(ignore_index, str | Tensor)
     values = tuple(ignore_index) if several else (ignore_index,)
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int):
+        is_integer = isinstance(value, int) or hasattr(value, "__index__")
+        if isinstance(value, bool) or not is_integer or (isinstance(value, Tensor) and value.ndim):
             raise mistake(
                 TypeError,
                 "ignore_index",
@@ -69,7 +71,7 @@ def ignored_values(ignore_index: Any) -> tuple[int, ...]:
                 got=described(ignore_index),
                 remedy="The default, -100, never equals a class.",
             )
-    return values
+    return tuple(value if isinstance(value, int) else operator.index(value) for value in values)
 
 
 def _check_probabilities(target: Tensor, layout: Layout, ignored: tuple[int, ...]) -> None:

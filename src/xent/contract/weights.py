@@ -116,9 +116,10 @@ def both(valid: Tensor | None, other: Tensor | None) -> Tensor | None:
     return valid & other
 
 
-def check_label_smoothing(label_smoothing: Any) -> None:
+def checked_label_smoothing(label_smoothing: Any) -> float:
     """A number in [0, 1]. Torch takes negative numbers and NaN for 0, without a word."""
-    if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, int | float):
+    is_number = isinstance(label_smoothing, int | float) or hasattr(label_smoothing, "__float__")
+    if isinstance(label_smoothing, bool) or not is_number:
         raise mistake(
             TypeError,
             "label_smoothing",
@@ -133,3 +134,4 @@ def check_label_smoothing(label_smoothing: Any) -> None:
             got=str(label_smoothing),
             remedy="It is the share of each label that is spread evenly over all classes.",
         )
+    return float(label_smoothing)

@@ -13,7 +13,7 @@ from xent.contract.dtypes import accumulation, promoted
 from xent.contract.layout import check_logits
 from xent.contract.reduction import checked_reduction
 from xent.contract.targets import equal_to_any, ignored_values
-from xent.contract.weights import check_label_smoothing
+from xent.contract.weights import checked_label_smoothing
 
 
 def binary_cross_entropy_with_logits(
@@ -81,7 +81,7 @@ def binary_cross_entropy_with_logits(
     check_labels(target, input)
     check_factor("weight", weight, input)
     check_factor("pos_weight", pos_weight, input)
-    check_label_smoothing(label_smoothing)
+    label_smoothing = checked_label_smoothing(label_smoothing)
     working = accumulation(promoted(input, target if target.is_floating_point() else None))
     x, y = input.to(working), target.to(working)
     valid = None

@@ -17,7 +17,7 @@ from xent.contract.weights import (
     both,
     canonical_sample_weight,
     check_class_weight,
-    check_label_smoothing,
+    checked_label_smoothing,
     counted,
     weighty_positions,
 )
@@ -115,7 +115,7 @@ def cross_entropy(
     layout = layout_of(input, dim)
     targets = canonical_targets(target, input, layout, ignore_index)
     check_class_weight(weight, input, layout, same_dtype=targets.index is not None)
-    check_label_smoothing(label_smoothing)
+    label_smoothing = checked_label_smoothing(label_smoothing)
     sample_weight = canonical_sample_weight(sample_weight, input, layout)
     targets = replace(targets, valid=both(targets.valid, weighty_positions(sample_weight)))
 
