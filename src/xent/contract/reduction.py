@@ -91,7 +91,8 @@ def _from_deprecated(size_average: bool | None, reduce: bool | None) -> str:
     mode = "none" if separate else "mean" if average else "sum"
     if not torch.compiler.is_compiling():  # dynamo can't trace a warning
         warnings.warn(
-            f"size_average and reduce args will be deprecated, please use reduction='{mode}' instead.",
+            "size_average and reduce args will be deprecated, "
+            f"please use reduction='{mode}' instead.",
             stacklevel=4,  # the caller of the loss
         )
     return mode
