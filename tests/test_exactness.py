@@ -208,3 +208,15 @@ def test_lse_of_masked_rows_is_their_limit() -> None:
     logits = torch.tensor([[-INF, -INF], [INF, 0.0], [1000.0, 1000.0]])
     expected = torch.tensor([-INF, INF, 1000.0 + math.log(2)])
     assert torch.equal(xent.row_statistics(logits).lse, expected)
+
+
+def test_statistics_of_positions_that_do_not_count_are_zero_and_inert() -> None:
+    logits = torch.tensor([[NAN, INF], [1.0, 2.0]], requires_grad=True)
+    valid = torch.tensor([False, True])
+    rows = xent.row_statistics(logits, logits.detach(), valid=valid, uniform=True)
+    statistics = torch.stack([rows.lse, rows.uniform, rows.cross])
+    assert torch.equal(statistics[:, 0], torch.zeros(3))
+    assert (statistics[:, 1] > 0).all()
+    statistics.sum().backward()
+    assert torch.equal(logits.grad[0], torch.zeros(2))
+    assert logits.grad[1].isfinite().all()

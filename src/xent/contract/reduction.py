@@ -28,7 +28,7 @@ class Reduction:
     denominator: Any = None
     on_empty: str = "nan"
 
-    def __call__(self, losses: Tensor, divisor: Tensor | float) -> Tensor:
+    def of(self, losses: Tensor, divisor: Tensor | float) -> Tensor:
         """Reduces ``losses [outer, inner]``; ``divisor`` is what a mean divides the sum by."""
         if self.mode == "none":
             return losses

@@ -96,7 +96,7 @@ def binary_cross_entropy_with_logits(
     if valid is not None:
         losses = losses.masked_fill(~valid, 0)
     by = losses.numel() if valid is None else valid.sum()
-    return reduction_(losses, by).to(result_dtype(input, target))
+    return reduction_.of(losses, by).to(result_dtype(input, target))
 
 
 def _formula(x: Tensor, y: Tensor, pos_weight: Tensor | None, working: torch.dtype) -> Tensor:

@@ -133,7 +133,7 @@ def cross_entropy(
         if reduction_.mode != "mean"
         else divisor(reduction_.denominator, layout, targets, weight, sample_weight)
     )
-    loss = reduction_(losses, by).to(dtype or natural)
+    loss = reduction_.of(losses, by).to(dtype or natural)
     return layout.restore(loss) if reduction_.mode == "none" else loss
 
 

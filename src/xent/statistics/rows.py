@@ -68,8 +68,8 @@ def row_statistics(
 
     Returns:
         RowStatistics of the positions' shape, float32 (float64 for float64 input). Positions that
-        do not count are 0 in nll, uniform and cross, and their logits get zero gradient from
-        all four, even where they hold NaN.
+        do not count are 0 in all of them, and their logits get zero gradient, even where they
+        hold NaN.
 
     Raises:
         TypeError, ValueError, RuntimeError, IndexError, NotImplementedError: as ``cross_entropy``.

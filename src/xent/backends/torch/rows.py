@@ -23,7 +23,10 @@ def statistics(
     valid: Tensor | None,
     with_uniform: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """``(maximum, rest, nll, uniform, cross)``; what was not asked for is None."""
+    """``(maximum, rest, nll, uniform, cross)``; what was not asked for is None.
+
+    Rows that don't count have zeros.
+    """
     x = _inert(_widened(logits), valid)
     maximum, rest = _maximum_and_rest(x)
     nll = uniform = cross = None
@@ -35,7 +38,7 @@ def statistics(
     if probabilities is not None:
         mass = _probability_mass(probabilities, weight, x, valid)
         cross = _masked(_cost(mass, _surprise(x, maximum, rest)).sum(1), valid)
-    return maximum, rest, nll, uniform, cross
+    return _masked(maximum, valid), _masked(rest, valid), nll, uniform, cross
 
 
 def logit_gradient(

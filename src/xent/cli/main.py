@@ -1,0 +1,57 @@
+"""The command ``xent``: a group, its errors in one line, and where to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from xent import __version__
+from xent.cli.demo import demo
+
+EXAMPLES = """\b
+Examples:
+  xent demo                       torch's loss and xent's on real digits
+  xent demo --epochs 5 --seed 7   a shorter training, another split and start
+  xent demo --json > demo.json    everything that was measured
+  xent demo --help                all options
+"""
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Usage errors without click's block of usage: what is wrong, and where to read on."""
+    try:
+        yield
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "xent"
+        message = " ".join(error.format_message().split())
+        raise click.UsageError(f"{message} Try '{command} --help'.") from error
+
+
+class OneLineErrors(click.Group):
+    """A group whose usage errors, and those of its commands, are one line and exit code 2."""
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Reads the arguments of the group itself."""
+        with _in_one_line():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Reads the arguments of the command, and runs it."""
+        with _in_one_line():
+            return super().invoke(ctx)
+
+
+@click.group("xent", cls=OneLineErrors, invoke_without_command=True, epilog=EXAMPLES)
+@click.version_option(__version__, prog_name="xent")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Cross-entropy for PyTorch: exact, fused, explained."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+main.add_command(demo)
