@@ -157,15 +157,25 @@ def _remedy_for_shape(got: tuple[int, ...], layout: Layout) -> str:
 
 def _indices(target: Tensor, layout: Layout, ignored: tuple[int, ...]) -> Targets:
     index = layout.vectors(target).to(torch.int64)
+    at_hand = values_at_hand(index)
+    if at_hand and _all_counted(index, ignored, layout.classes):
+        return Targets(index=index)
     skipped = equal_to_any(index, ignored)
-    if values_at_hand(index):
+    if at_hand:
         outside = ((index < 0) | (index >= layout.classes)) & ~skipped
         if bool(outside.any()):
             found = outside.reshape(target.shape)
             raise _out_of_range(target, found, ignored, layout.classes)
-        if not bool(skipped.any()):
-            return Targets(index=index)
     return Targets(index=index.masked_fill(skipped, 0), valid=~skipped)
+
+
+def _all_counted(index: Tensor, ignored: tuple[int, ...], classes: int) -> bool:
+    """True if every label is a class and none is ignored: the usual case, seen in one look."""
+    if not index.numel():
+        return True
+    lowest, highest = (int(value) for value in index.aminmax())
+    within = lowest >= 0 and highest < classes
+    return within and not any(lowest <= value <= highest for value in ignored)
 
 
 def equal_to_any(labels: Tensor, values: tuple[int, ...]) -> Tensor:
