@@ -49,9 +49,8 @@ def _introduction(outcome: Outcome) -> Text:
 
 def _verdict(outcome: Outcome) -> Text:
     difference = outcome.largest_difference
-    word, sign, style = (
-        ("kept", "≤", "bold green") if outcome.agrees else ("BROKEN", ">", "bold red")
-    )
+    kept, broken = ("≤", "kept", "bold green"), (">", "BROKEN", "bold red")
+    sign, word, style = kept if outcome.agrees else broken
     return Text.assemble(
         f"Largest difference between the curves of torch and xent, over "
         f"{_counted(outcome.steps, 'step')}: ",
@@ -78,16 +77,17 @@ def _reading_of_times(outcome: Outcome) -> Text:
     setup = outcome.setup
     return Text(
         f"Time in the loss: its forward and its backward to the logits, {setup.batch_size} × "
-        f"{setup.classes} a step, after {setup.warm_up_steps} steps of warm-up.",
+        f"{setup.classes} a step, after {setup.warm_up_steps} steps of warm-up. Other programs "
+        "disturb the median least.",
         style="dim",
     )
 
 
 def _heading(digit: ConfusedDigit) -> Text:
     return Text.assemble(
-        (f"The most confused held-out digit: image {digit.image}, ", "bold"),
-        (f"a {digit.label} read as a {digit.predicted}", "bold"),
-        f". Its loss under the model that xent trained: {digit.loss:.3f} nats",
+        ("The most confused held-out digit", "bold"),
+        f": image {digit.image} of the set, label {digit.label}, read as {digit.predicted}. "
+        f"Loss under the model that xent trained: {digit.loss:.3f} nats.",
     )
 
 
@@ -126,15 +126,13 @@ def _classes(digit: ConfusedDigit) -> Table:
 def _reading_of_gradient(digit: ConfusedDigit) -> Text:
     wrong = [g for number, g in enumerate(digit.gradient) if number != digit.label]
     positive = sum(g > 0 for g in wrong)
-    which = (
-        "every wrong class"
-        if positive == len(wrong)
-        else f"{positive} of {len(wrong)} wrong classes"
-    )
+    have = "every wrong class has"
+    if positive < len(wrong):  # a probability too small for float32
+        have = f"{positive} of {len(wrong)} wrong classes have"
     return Text(
-        f"The gradient at the logits is p − y: {which} has a positive one, so descent lowers its "
+        f"The gradient at the logits is p − y: {have} a positive one, so descent lowers the "
         f"logit; that of the true class is {digit.gradient[digit.label]:+.3f}, so descent raises "
-        f"it; together they sum to {sum(digit.gradient):.0e}, zero but for rounding."
+        f"its logit; together they sum to {sum(digit.gradient):.0e}, zero but for rounding."
     )
 
 

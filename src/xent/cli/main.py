@@ -21,12 +21,16 @@ Examples:
 
 
 @contextmanager
-def _in_one_line() -> Iterator[None]:
+def _in_one_line(group: click.Context | None = None) -> Iterator[None]:
     """Usage errors without click's block of usage: what is wrong, and where to read on."""
     try:
         yield
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "xent"
+        command = "xent"
+        if error.ctx is not None:
+            command = error.ctx.command_path
+        elif group is not None and group.invoked_subcommand:  # click's parser forgets its context
+            command = f"{group.command_path} {group.invoked_subcommand}"
         message = " ".join(error.format_message().split())
         raise click.UsageError(f"{message} Try '{command} --help'.") from error
 
@@ -41,7 +45,7 @@ class OneLineErrors(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Reads the arguments of the command, and runs it."""
-        with _in_one_line():
+        with _in_one_line(ctx):
             return super().invoke(ctx)
 
 
