@@ -130,7 +130,7 @@ def _reading_of_gradient(digit: ConfusedDigit) -> Text:
     if positive < len(wrong):  # a probability too small for float32
         have = f"{positive} of {len(wrong)} wrong classes have"
     return Text(
-        f"The gradient at the logits is p − y: {have} a positive one, so descent lowers the "
+        f"The gradient at the logits is p − y: {have} a positive one, so descent lowers its "
         f"logit; that of the true class is {digit.gradient[digit.label]:+.3f}, so descent raises "
         f"its logit; together they sum to {sum(digit.gradient):.0e}, zero but for rounding."
     )
