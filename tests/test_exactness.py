@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import xent
 from exactness import exact_nll, loss_and_gradients
+from xent.contract.layout import layout_of
 
 INF = math.inf
 NAN = math.nan
@@ -220,3 +221,101 @@ def test_statistics_of_positions_that_do_not_count_are_zero_and_inert() -> None:
     statistics.sum().backward()
     assert torch.equal(logits.grad[0], torch.zeros(2))
     assert logits.grad[1].isfinite().all()
+
+
+def test_every_gradient_keeps_its_relative_precision() -> None:
+    """Not only the largest: a class of p = e⁻³⁰ has its digits too."""
+    logits = torch.linspace(-15, 15, 41)[None]
+    for target in (0, 20, 40):
+        _, (gradient,) = loss_and_gradients(
+            lambda x, y=target: xent.cross_entropy(x, torch.tensor([y])), [logits]
+        )
+        _, truth = exact_nll(logits[0].tolist(), target)
+        expected = [0.75 * g for g in truth]
+        assert gradient[0].tolist() == pytest.approx(expected, rel=16 * 2**-24)
+
+
+@pytest.mark.parametrize("mode", ["trace", "jvp of grad", "compile"])
+@pytest.mark.parametrize("labels", ["index", "one-hot"])
+def test_the_tail_survives_tracing_and_transforms(mode, labels) -> None:
+    logits = torch.tensor([[20.0, 0.0, 0.0]])
+    target = torch.tensor([0]) if labels == "index" else torch.tensor([[1.0, 0.0, 0.0]])
+
+    def loss(x):
+        return xent.cross_entropy(x, target)
+
+    if mode == "jvp of grad":
+        gradient, _ = torch.func.jvp(torch.func.grad(loss), (logits,), (torch.ones(1, 3),))
+    else:
+        recorded = {
+            "trace": lambda f: torch.jit.trace(f, logits),
+            "compile": lambda f: torch.compile(f, backend="aot_eager", fullgraph=True),
+        }[mode](loss)
+        leaf = logits.clone().requires_grad_()
+        recorded(leaf).backward()
+        gradient = leaf.grad
+    _, truth = exact_nll([20.0, 0.0, 0.0], 0)
+    assert gradient[0, 0].item() == pytest.approx(truth[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_divisors_are_summed_in_float32(dtype) -> None:
+    labels = torch.full((70000, 2), 0.5, dtype=dtype)
+    loss = xent.cross_entropy(torch.zeros(70000, 2, dtype=dtype), labels, denominator="weight")
+    assert loss.item() == torch.tensor(math.log(2), dtype=dtype).item()
+
+
+def test_class_weight_zero_on_a_masked_label_costs_nothing_for_index_and_one_hot() -> None:
+    logits, index = torch.tensor([[1.0, -INF, 0.5]]), torch.tensor([1])
+    weight = torch.tensor([1.0, 0.0, 1.0])
+    for label_smoothing in (0.0, 0.3, 1.0):
+        options = {"reduction": "sum", "label_smoothing": label_smoothing}
+        by_index = xent.cross_entropy(logits, index, weight, **options)
+        dense = xent.cross_entropy(logits, F.one_hot(index, 3).float(), weight, **options)
+        assert by_index.isfinite()
+        assert torch.equal(by_index, dense)
+
+
+def test_an_infinite_class_weight_does_not_reach_ignored_rows() -> None:
+    weight = torch.tensor([INF, 1.0, 1.0])
+    losses = xent.cross_entropy(
+        torch.zeros(2, 3), torch.tensor([-100, 1]), weight, reduction="none"
+    )
+    torch.testing.assert_close(losses, torch.tensor([0.0, math.log(3)]))
+
+
+def test_ignored_binary_labels_are_compared_in_a_dtype_that_holds_them() -> None:
+    logits = torch.zeros(3)
+    for target, absent in [
+        (torch.tensor([0, 1, 0], dtype=torch.uint8), 256),
+        (torch.tensor([156, 1, 0], dtype=torch.uint8), -100),
+        (torch.tensor([-1, 1, 0], dtype=torch.int8), 255),
+        (torch.tensor([256.0, 1.0, 0.0], dtype=torch.bfloat16), 257),
+    ]:
+        options = {"reduction": "none", "ignore_index": absent}
+        losses = xent.binary_cross_entropy_with_logits(logits, target, **options)
+        assert (losses != 0).all()
+
+
+def test_half_types_work_on_meta_tensors() -> None:
+    logits, target = torch.zeros(2, 3, dtype=torch.float16, device="meta"), torch.zeros(2).long()
+    assert xent.cross_entropy(logits, target.to("meta")).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x,
+        lambda x: x[:, :-1],
+        lambda x: x.transpose(0, 1),
+        lambda x: x[1:, 2:, ::1],
+    ],
+    ids=["whole", "shifted", "transposed", "sliced"],
+)
+def test_logits_become_rows_without_a_copy(view) -> None:
+    logits = view(torch.randn(3, 5, 7))
+    rows = layout_of(logits, -1).rows(logits)
+    assert rows.data_ptr() == logits.data_ptr()
+    assert rows._base is not None or rows is logits
+    images = view(torch.randn(3, 5, 7)).movedim(-1, 1)
+    assert layout_of(images, 1).rows(images).data_ptr() == images.data_ptr()

@@ -13,7 +13,7 @@ import test_contract
 import test_exactness
 import test_seeds
 import xent
-from xent.backends.torch import rows
+from xent.backends.torch import limits, rows
 from xent.contract import denominator, weights
 
 cross_entropy = sys.modules["xent.functional.cross_entropy"]
@@ -28,10 +28,10 @@ PLANTED = [
     (rows, "a + u * v.sum()", "a + u"),
     (rows, "at_target = at_target - u * v.flatten()[index]", "at_target = at_target"),
     (rows, "_row(d) * _class_mass(weight, x)", "_row(d)"),
-    (rows, "v_gradient = v_gradient + _cost(_row(u), surprise)", "pass"),
-    (cross_entropy, "(1 - label_smoothing) * losses", "losses"),
-    (cross_entropy, "losses = losses * of_label", "pass"),
-    (binary, "_cost(yes, -F.logsigmoid(x))", "yes"),
+    (rows, "v_gradient = v_gradient + cost(_row(u), surprise)", "pass"),
+    (cross_entropy, "cost(sharp, losses)", "losses"),
+    (cross_entropy, "losses = cost(of_label, losses)", "pass"),
+    (binary, "cost(yes, -F.logsigmoid(x))", "yes"),
     # a wrong divisor
     (denominator, "factors:\n        if factor is not None", "():\n        if factor is not None"),
     (denominator, 'rule == "weight" or (rule is None', 'rule == "weight" or (False'),
@@ -39,12 +39,12 @@ PLANTED = [
     (rows, "return rows if valid is None else rows.masked_fill(_row(~valid), 0)", "return rows"),
     (weights, "return vector if valid is None else vector.masked_fill(~valid, 0)", "return vector"),
     # lost digits
-    (rows, "torch.log1p(rest) - (_at", "torch.log(1 + rest) - (_at"),
+    (rows, "log_sum = torch.log1p(rest)", "log_sum = torch.log(1 + rest)"),
     (rows, "at_target = a * torch.exp(-nll) + b * torch.expm1(-nll)",
            "at_target = a * torch.exp(-nll) + b * (torch.exp(-nll) - 1)"),
     (rows, "grad.scatter(1, place, at_maximum)", "grad"),
     (rows, "logits if logits.dtype == torch.float64 else logits.float()", "logits"),
-    (rows, "mass * surprise.masked_fill(unneeded, 0)", "mass * surprise"),
+    (limits, "mass * surprise.masked_fill(unneeded, 0)", "mass * surprise"),
 ]  # fmt: skip
 
 

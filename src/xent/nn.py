@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from xent import functional
+from xent.contract.dtypes import check_dtype
+from xent.contract.layout import checked_dim
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
+from xent.contract.targets import stored_ignore_index
 from xent.contract.weights import checked_label_smoothing
 
 
@@ -47,13 +50,14 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         dtype: torch.dtype | None = None,
     ) -> None:
         checked = checked_reduction(
-            reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, dtype=dtype
+            reduction, size_average, reduce, denominator=denominator, on_empty=on_empty
         )
+        check_dtype(dtype)
         label_smoothing = checked_label_smoothing(label_smoothing)
         super().__init__(weight, reduction=checked.mode, label_smoothing=label_smoothing)
-        self.ignore_index = ignore_index
-        self.dim = dim
-        self.denominator = denominator
+        self.ignore_index = stored_ignore_index(ignore_index)
+        self.dim = None if dim is None else checked_dim(dim)
+        self.denominator = checked.denominator
         self.on_empty = on_empty
         self.dtype = dtype
 
@@ -178,7 +182,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         checked = checked_reduction(reduction, size_average, reduce)
         label_smoothing = checked_label_smoothing(label_smoothing)
         super().__init__(weight, reduction=checked.mode, pos_weight=pos_weight)
-        self.ignore_index = ignore_index
+        self.ignore_index = None if ignore_index is None else stored_ignore_index(ignore_index)
         self.label_smoothing = label_smoothing
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from xent.contract.dtypes import under_autocast
-from xent.contract.errors import mistake, require_same_device, require_tensor, shape
+from xent.contract.errors import described, mistake, require_same_device, require_tensor, shape
 
 
 def check_labels(target: Tensor, logits: Tensor) -> None:
@@ -33,6 +33,8 @@ def check_factor(name: str, factor: Tensor | None, logits: Tensor) -> None:
     if factor is None:
         return
     require_tensor(name, factor)
+    if factor.is_complex():
+        raise mistake(RuntimeError, name, expected="real factors", got=described(factor))
     if not _broadcasts(tuple(factor.shape), tuple(logits.shape)):
         raise mistake(
             RuntimeError,
@@ -59,4 +61,5 @@ def _broadcasts(factor: tuple[int, ...], logits: tuple[int, ...]) -> bool:
     if len(factor) > len(logits):
         return False
     trailing = logits[len(logits) - len(factor) :]
-    return all(size in (1, whole) for size, whole in zip(factor, trailing, strict=True))
+    # Not `size in (1, whole)`: dynamo's symbolic sizes are equal, not identical.
+    return all(size == 1 or size == whole for size, whole in zip(factor, trailing, strict=True))

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from xent.contract.dtypes import accumulation
 from xent.contract.layout import Layout
 from xent.contract.targets import Targets
-from xent.contract.weights import counted
+from xent.contract.weights import zeroed
 
 
 def divisor(
@@ -38,10 +39,10 @@ def divisor(
 def label_weight(targets: Targets, weight: Tensor | None) -> Tensor | None:
     """The class weight of each label, v_y or Σ_c v_c q_c, ``[outer, inner]``; None means 1."""
     if targets.index is not None:
-        return None if weight is None else weight[targets.index]
+        return None if weight is None else zeroed(weight[targets.index], targets.valid)
     if targets.probabilities is None:
         return None
-    q = targets.probabilities
+    q = targets.probabilities.to(accumulation(targets.probabilities.dtype))
     return (q if weight is None else q * weight.reshape(1, -1, 1)).sum(1)
 
 
@@ -50,6 +51,6 @@ def _total(layout: Layout, valid: Tensor | None, *factors: Tensor | None) -> Ten
     product = valid
     for factor in factors:
         if factor is not None:
-            masked = counted(factor, valid)
+            masked = zeroed(factor, valid)
             product = masked if product is None else product * masked
     return layout.count if product is None else product.sum()

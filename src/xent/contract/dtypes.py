@@ -10,13 +10,19 @@ from torch import Tensor
 from xent.contract.errors import described, mistake
 
 _HALVES = (torch.float16, torch.bfloat16)
+_FLOATS = (*_HALVES, torch.float32, torch.float64)
+
+
+def is_supported_float(dtype: torch.dtype) -> bool:
+    """True for float16, bfloat16, float32 and float64."""
+    return dtype in _FLOATS
 
 
 def under_autocast(tensor: Tensor) -> torch.dtype:
     """The tensor's dtype, as autocast sees it: losses run in float32 there, like torch's."""
-    if tensor.dtype in _HALVES and torch.is_autocast_enabled(tensor.device.type):
-        return torch.float32
-    return tensor.dtype
+    kind = tensor.device.type
+    known = tensor.dtype in _HALVES and torch.amp.is_autocast_available(kind)
+    return torch.float32 if known and torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 def promoted(logits: Tensor, *others: Tensor | None) -> torch.dtype:
@@ -35,11 +41,11 @@ def accumulation(dtype: torch.dtype) -> torch.dtype:
 
 def check_dtype(dtype: Any) -> None:
     """``dtype=`` asks for the dtype of the returned loss: a floating-point one, or None."""
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in _FLOATS):
         raise mistake(
             TypeError,
             "dtype",
-            expected="a floating-point torch.dtype or None",
+            expected="torch.float16, bfloat16, float32 or float64, or None",
             got=str(dtype) if isinstance(dtype, torch.dtype) else described(dtype),
-            remedy="dtype is that of the returned loss, for example torch.float32.",
+            remedy="It is the dtype of the returned loss.",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+import reprlib
 from typing import Any, TypeVar
 
 import torch
@@ -19,8 +21,9 @@ def mistake(kind: type[E], argument: str, *, expected: str, got: str, remedy: st
 def described(value: Any) -> str:
     """A value in the words of a message: a tensor by dtype and shape, anything else by repr."""
     if isinstance(value, Tensor):
-        return f"a {plain(value.dtype)} tensor of shape {shape(value)}"
-    return f"{value!r} of type {type(value).__name__}"
+        dtype = plain(value.dtype)
+        return f"{'an' if dtype.startswith('int') else 'a'} {dtype} tensor of shape {shape(value)}"
+    return f"{reprlib.repr(value)} of type {type(value).__name__}"
 
 
 def plain(dtype: torch.dtype) -> str:
@@ -33,16 +36,25 @@ def shape(value: Tensor | tuple[int, ...] | torch.Size) -> str:
     return str(tuple(value.shape if isinstance(value, Tensor) else value))
 
 
+def as_number(value: Any) -> float | None:
+    """A real number of Python or numpy, or None for anything else; a bool is no number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value
+    return float(value) if isinstance(value, numbers.Real) else None
+
+
 def require_tensor(argument: str, value: Any) -> None:
     """A list or a number where a tensor belongs is a ``TypeError``, as in torch."""
-    if not isinstance(value, Tensor):
-        raise mistake(
-            TypeError,
-            argument,
-            expected="a Tensor",
-            got=described(value),
-            remedy=f"Wrap it: torch.as_tensor({argument}).",
-        )
+    if isinstance(value, Tensor):
+        return
+    remedy = ""
+    if isinstance(getattr(value, "logits", None), Tensor):
+        remedy = f"Pass the logits of this output: {argument}.logits."
+    elif isinstance(value, int | float | list | tuple) or hasattr(value, "__array__"):
+        remedy = f"Wrap it: torch.as_tensor({argument})."
+    raise mistake(TypeError, argument, expected="a Tensor", got=described(value), remedy=remedy)
 
 
 def require_same_device(argument: str, value: Tensor, logits: Tensor, remedy: str) -> None:

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-_OWN_TYPES = (Tensor, torch.nn.Parameter)
-
 
 def values_at_hand(tensor: Tensor) -> bool:
     """True for an ordinary CPU tensor outside of compilation, tracing and ``torch.func``.
@@ -16,16 +14,25 @@ def values_at_hand(tensor: Tensor) -> bool:
     """
     return (
         not torch.compiler.is_compiling()
-        and type(tensor) in _OWN_TYPES
         and tensor.device.type == "cpu"
+        and type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__  # not fake, not sharded
         and not _tracing()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not _transformed(tensor)
     )
 
 
 def is_differentiated(tensor: Tensor) -> bool:
-    """True if a derivative with respect to this tensor may be asked for, in either mode."""
-    return tensor.requires_grad or forward_mode()
+    """True if a derivative with respect to this tensor may be asked for, in either mode.
+
+    In doubt it is true: inside ``torch.func.jvp`` a constant and an input look alike.
+    """
+    if torch.compiler.is_compiling():
+        return tensor.requires_grad and torch.is_grad_enabled()
+    if forward_mode() and (_transformed(tensor) or _tangent(tensor) is not None):
+        return True
+    while _transformed(tensor) and not tensor.requires_grad:  # a layer for each transform
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.requires_grad and torch.is_grad_enabled()
 
 
 def forward_mode() -> bool:
@@ -41,3 +48,14 @@ def plain_operations_only() -> bool:
 def _tracing() -> bool:
     """True inside ``torch.jit.trace``."""
     return torch._C._get_tracing_state() is not None
+
+
+def _transformed(tensor: Tensor) -> bool:
+    """True for what ``torch.func`` hands to a function that it transforms."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _tangent(tensor: Tensor) -> Tensor | None:
+    dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]  # torch's
+    tangent: Tensor | None = dual.tangent
+    return tangent

@@ -1,29 +1,36 @@
 """Any accepted shape as rows: *outer × classes × inner*, without moving the logits in memory.
 
 ``inner == 1`` means that a row's classes are neighbours in memory: a matrix ``(N, C)``, the
-last axis of a language model's ``(B, T, V)``, a channels-last image. ``inner > 1`` means that
-positions are neighbours and classes lie a stride apart: ``(N, C, H, W)`` as images usually come.
+last axis of a language model's ``(B, T, V)``, a channels-last image. ``inner > 1`` usually means
+that positions are neighbours and classes lie a stride apart: ``(N, C, H, W)`` as images come.
+Only where no split of the axes fits their strides (an image cropped on two sides) is a copy made.
 """
 
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from xent.contract.errors import described, mistake, plain, require_tensor
-
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
+from xent.contract.dtypes import is_supported_float
+from xent.contract.errors import described, mistake, require_tensor
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the classes of a tensor are, and how its positions line up as rows."""
+    """Where the classes of a tensor are, and how its positions line up as rows.
+
+    The first ``split`` position axes are *outer*, the others *inner*.
+    """
 
     shape: tuple[int, ...]
     dim: int
-    rows_in_memory: bool
+    split: int
 
     @property
     def classes(self) -> int:
@@ -47,29 +54,25 @@ class Layout:
 
     def rows(self, tensor: Tensor) -> Tensor:
         """A tensor of the logits' shape as ``[outer, C, inner]``."""
-        if self.rows_in_memory:
-            return tensor.movedim(self.dim, -1).reshape(self.count, self.classes, 1)
-        before, after = self.shape[: self.dim], self.shape[self.dim + 1 :]
-        return tensor.reshape(math.prod(before), self.classes, math.prod(after))
+        outer, inner = self._sizes()
+        return tensor.movedim(self.dim, self.split).reshape(outer, self.classes, inner)
 
     def vectors(self, tensor: Tensor) -> Tensor:
         """A tensor with one value per position as ``[outer, inner]``."""
-        outer = self.count if self.rows_in_memory else math.prod(self.shape[: self.dim])
-        inner = 1 if self.rows_in_memory else math.prod(self.shape[self.dim + 1 :])
-        return tensor.reshape(outer, inner)
+        return tensor.reshape(self._sizes())
 
     def restore(self, vectors: Tensor) -> Tensor:
         """``[outer, inner]`` back in the shape of the positions."""
         return vectors.reshape(self.positions)
 
+    def _sizes(self) -> tuple[int, int]:
+        return math.prod(self.positions[: self.split]), math.prod(self.positions[self.split :])
+
 
 def layout_of(logits: Tensor, dim: int | None) -> Layout:
     """The layout of checked logits; ``dim=None`` is torch's rule: axis 1, or 0 if unbatched."""
-    if dim is None:
-        dim = 1 if logits.ndim > 1 else 0
-    elif isinstance(dim, bool) or not isinstance(dim, int):
-        raise mistake(TypeError, "dim", expected="an int", got=described(dim))
-    elif not -logits.ndim <= dim < logits.ndim:
+    dim = (1 if logits.ndim > 1 else 0) if dim is None else checked_dim(dim)
+    if not -logits.ndim <= dim < logits.ndim:
         raise mistake(
             IndexError,
             "dim",
@@ -78,8 +81,36 @@ def layout_of(logits: Tensor, dim: int | None) -> Layout:
             remedy="dim is the axis that holds the classes.",
         )
     dim %= logits.ndim
-    last = dim == logits.ndim - 1
-    return Layout(tuple(logits.shape), dim, rows_in_memory=last or logits.stride(dim) == 1)
+    return Layout(tuple(logits.shape), dim, _split(logits, dim))
+
+
+def checked_dim(dim: Any) -> int:
+    """An axis is an int, of Python or of numpy."""
+    if isinstance(dim, bool) or not isinstance(dim, int | numbers.Integral):
+        raise mistake(TypeError, "dim", expected="an int", got=described(dim))
+    axis: int = dim if isinstance(dim, int) else int(dim)
+    return axis
+
+
+def _split(logits: Tensor, dim: int) -> int:
+    """The split with which the logits become rows where they are, if there is one.
+
+    Classes that are neighbours want all positions outer; else the axes keep their order. Slices,
+    such as the shifted logits of a language model, may need another one.
+    """
+    sizes = [(logits.shape[i], logits.stride(i)) for i in range(logits.ndim) if i != dim]
+    neighbours = dim == logits.ndim - 1 or logits.stride(dim) == 1
+    usual = len(sizes) if neighbours else dim
+    for split in (usual, *range(len(sizes), -1, -1)):
+        if _in_one_piece(sizes[:split]) and _in_one_piece(sizes[split:]):
+            return split
+    return usual
+
+
+def _in_one_piece(axes: list[tuple[int, int]]) -> bool:
+    """True if axes of these sizes and strides are one axis in memory."""
+    long = [(size, stride) for size, stride in axes if size != 1]
+    return all(before == size * stride for (_, before), (size, stride) in pairwise(long))
 
 
 def check_logits(
@@ -87,16 +118,18 @@ def check_logits(
 ) -> None:
     """Logits are floating-point tensors, with at least a class axis unless ``scalars``."""
     require_tensor(name, logits)
-    if plain(logits.dtype) not in _FLOATS:
+    if not is_supported_float(logits.dtype) or logits.layout != torch.strided:
         swapped = isinstance(target, Tensor) and target.is_floating_point()
+        integers = not logits.is_floating_point() and not logits.is_complex()
+        remedy = f"Convert them: {name}.float()." if integers else ""
+        if integers and swapped:
+            remedy = "Are logits and labels swapped? The logits come first."
         raise mistake(
             NotImplementedError,
             name,
-            expected=f"logits in one of {', '.join(_FLOATS)}",
-            got=described(logits),
-            remedy="Are logits and labels swapped? The logits come first."
-            if swapped
-            else f"Convert them: {name}.float().",
+            expected="dense logits in one of float16, bfloat16, float32, float64",
+            got=described(logits) + ("" if logits.layout == torch.strided else ", sparse"),
+            remedy=remedy,
         )
     if logits.ndim == 0 and not scalars:
         indices = isinstance(target, Tensor) and not target.is_floating_point()

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from xent.contract.dtypes import check_dtype
-from xent.contract.errors import described, mistake
+from xent.contract.errors import as_number, described, mistake
 
 Denominator = Literal["valid", "weight", "batch"] | float | Tensor
 OnEmpty = Literal["nan", "zero"]
@@ -52,7 +51,6 @@ def checked_reduction(
     *,
     denominator: Any = None,
     on_empty: Any = "nan",
-    dtype: torch.dtype | None = None,
 ) -> Reduction:
     """The options of a reduction, deprecated ones included, checked and in one place."""
     mode = reduction
@@ -69,8 +67,7 @@ def checked_reduction(
             remedy="It is the mean over no position at all.",
         )
     if denominator is not None:
-        _check_denominator(denominator, mode)
-    check_dtype(dtype)
+        denominator = _checked_denominator(denominator, mode)
     return Reduction(mode, denominator, on_empty)
 
 
@@ -98,7 +95,8 @@ def _from_deprecated(size_average: bool | None, reduce: bool | None) -> str:
     return mode
 
 
-def _check_denominator(denominator: Any, mode: str) -> None:
+def _checked_denominator(denominator: Any, mode: str) -> Any:
+    """A rule by name, a number that is not negative, or a tensor with one real number."""
     if mode != "mean":
         raise mistake(
             ValueError,
@@ -107,23 +105,28 @@ def _check_denominator(denominator: Any, mode: str) -> None:
             got=described(denominator),
             remedy="Use reduction='mean'.",
         )
-    accepted = f"None, {_any_of(_RULES)}, a number or a tensor with one element and no axes"
+    number, remedy = as_number(denominator), ""
+    kind: type[Exception] = TypeError
     if isinstance(denominator, Tensor):
-        wrong: type[Exception] | None = ValueError if denominator.ndim else None
+        real = not denominator.is_complex() and denominator.dtype != torch.bool
+        if real and denominator.ndim == 0:
+            return denominator
+        kind = ValueError
     elif isinstance(denominator, str):
-        wrong = None if denominator in _RULES else ValueError
-    elif isinstance(denominator, bool) or not isinstance(denominator, int | float):
-        wrong = TypeError
-    else:
-        wrong = None if denominator >= 0 else ValueError  # NaN too
-    if wrong:
-        raise mistake(
-            wrong,
-            "denominator",
-            expected=accepted,
-            got=described(denominator),
-            remedy="A number is what the sum is divided by, so it can't be negative.",
-        )
+        if denominator in _RULES:
+            return denominator
+        kind = ValueError
+    elif number is not None:
+        if number >= 0:  # not NaN
+            return number
+        kind, remedy = ValueError, "The sum is divided by it."
+    raise mistake(
+        kind,
+        "denominator",
+        expected=f"None, {_any_of(_RULES)}, a number that is not negative, or one in a 0-d tensor",
+        got=described(denominator),
+        remedy=remedy,
+    )
 
 
 def _any_of(words: tuple[str, ...]) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from xent.contract.errors import (
-    described,
-    mistake,
-    require_same_device,
-    require_tensor,
-    shape,
-)
+from xent.contract import remedies
+from xent.contract.dtypes import is_supported_float
+from xent.contract.errors import described, mistake, require_same_device, require_tensor
 from xent.contract.inspection import values_at_hand
 from xent.contract.layout import Layout
 
@@ -52,37 +49,58 @@ def canonical_targets(
     if target.shape == logits.shape:
         _check_probabilities(target, layout, ignored)
         return Targets(probabilities=layout.rows(target))
-    _check_index_dtype(target, layout)
-    _check_index_shape(target, layout)
+    _check_indices(target, layout)
     return _indices(target, layout, ignored)
 
 
 def ignored_values(ignore_index: Any) -> tuple[int, ...]:
-    """One label to ignore, or several, as a tuple."""
-    several = isinstance(ignore_index, Iterable) and not isinstance(ignore_index, str | Tensor)
+    """One label to ignore, or several, as a tuple of ints."""
+    several = isinstance(ignore_index, Sequence | AbstractSet)
     values = tuple(ignore_index) if several else (ignore_index,)
-    for value in values:
-        is_integer = isinstance(value, int) or hasattr(value, "__index__")
-        if isinstance(value, bool) or not is_integer or (isinstance(value, Tensor) and value.ndim):
-            raise mistake(
-                TypeError,
-                "ignore_index",
-                expected="an int or a sequence of ints",
-                got=described(ignore_index),
-                remedy="The default, -100, never equals a class.",
-            )
+    if isinstance(ignore_index, str | bytes) or not all(map(_is_integer, values)):
+        raise mistake(
+            TypeError,
+            "ignore_index",
+            expected="an int or a sequence of ints",
+            got=described(ignore_index),
+            remedy="The default, -100, never equals a class.",
+        )
     return tuple(value if isinstance(value, int) else operator.index(value) for value in values)
 
 
+def stored_ignore_index(ignore_index: Any) -> int | tuple[int, ...]:
+    """What a Module keeps of it: one int, as torch's does, or a tuple."""
+    values = ignored_values(ignore_index)
+    return values[0] if len(values) == 1 else values
+
+
+def equal_to_any(labels: Tensor, values: tuple[int, ...]) -> Tensor:
+    """Marks the labels that are one of the values, compared in a dtype that holds both."""
+    wide = labels if labels.dtype == torch.float64 else labels.to(_comparable(labels.dtype))
+    found = torch.zeros_like(wide, dtype=torch.bool)
+    for value in values:
+        found = found | (wide == value)
+    return found
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, Tensor) and (value.ndim or value.is_floating_point()):
+        return False
+    return not isinstance(value, bool) and (isinstance(value, int) or hasattr(value, "__index__"))
+
+
+def _comparable(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype.is_floating_point else torch.int64
+
+
 def _check_probabilities(target: Tensor, layout: Layout, ignored: tuple[int, ...]) -> None:
-    if not target.is_floating_point():
+    if not is_supported_float(target.dtype):
         raise mistake(
             RuntimeError,
             "target",
             expected="floating-point class probabilities, since it has the shape of input",
             got=described(target),
-            remedy="For one-hot labels: target.float() keeps them, "
-            f"target.argmax({layout.dim}) turns them into class indices.",
+            remedy=remedies.for_integers_in_the_shape_of_logits(layout),
         )
     legal = [value for value in ignored if value >= 0]
     if legal:
@@ -95,64 +113,33 @@ def _check_probabilities(target: Tensor, layout: Layout, ignored: tuple[int, ...
         )
 
 
-def _check_index_dtype(target: Tensor, layout: Layout) -> None:
-    if target.dtype in _INTEGERS:
-        return
-    if target.dtype == torch.bool:
-        remedy = (
-            "If two classes are meant: target.long(), or binary_cross_entropy_with_logits "
-            "for one logit per position."
+def _check_indices(target: Tensor, layout: Layout) -> None:
+    if target.dtype not in _INTEGERS:
+        raise mistake(
+            RuntimeError,
+            "target",
+            expected="class indices of an integer dtype, since its shape is not that of input",
+            got=described(target),
+            remedy=remedies.for_dtype(target, layout),
         )
-    else:
-        remedy = (
-            f"Class indices: target.long(). Class probabilities: give them the shape of input, "
-            f"{shape(layout.shape)}."
-        )
-    raise mistake(
-        RuntimeError,
-        "target",
-        expected="class indices of an integer dtype, since its shape is not that of input",
-        got=described(target),
-        remedy=remedy,
-    )
-
-
-def _check_index_shape(target: Tensor, layout: Layout) -> None:
     positions, got = layout.positions, tuple(target.shape)
     if got == positions or (positions == () and got == (1,)):
         return
     raise mistake(
-        _kind_of_shape_error(got, layout),
+        _kind_of_shape_error(got, positions),
         "target",
         expected=f"class indices of shape {positions} for input of shape {layout.shape} "
         f"with its classes on axis {layout.dim}",
         got=f"shape {got}",
-        remedy=_remedy_for_shape(got, layout),
+        remedy=remedies.for_shape(got, layout),
     )
 
 
-def _kind_of_shape_error(got: tuple[int, ...], layout: Layout) -> type[Exception]:
+def _kind_of_shape_error(got: tuple[int, ...], positions: tuple[int, ...]) -> type[Exception]:
     """The exception type torch raises for this pair of shapes."""
-    unbatched = len(layout.shape) == 1
-    if unbatched or got == () or got[0] != layout.positions[0]:
-        return ValueError
-    return RuntimeError
-
-
-def _remedy_for_shape(got: tuple[int, ...], layout: Layout) -> str:
-    with_one = (*layout.shape[: layout.dim], 1, *layout.shape[layout.dim + 1 :])
-    if got == with_one:
-        return f"The class axis is kept with size 1: target.squeeze({layout.dim})."
-    if got == layout.shape[:-1]:
-        return (
-            "Are the classes on the last axis? Say dim=-1, "
-            f"or move them: input.transpose({layout.dim}, -1)."
-        )
-    if layout.positions and got[1:] == layout.positions[1:]:
-        return f"The batch sizes differ: {layout.positions[0]} and {got[0] if got else 0}."
-    if len(got) > len(layout.positions) and got[: len(layout.positions)] == layout.positions:
-        return "One class per position is needed; for several at once use BCEWithLogitsLoss."
-    return "dim= names the class axis where it is not axis 1."
+    if positions:
+        return ValueError if got == () or got[0] != positions[0] else RuntimeError
+    return ValueError if len(got) == 1 else RuntimeError
 
 
 def _indices(target: Tensor, layout: Layout, ignored: tuple[int, ...]) -> Targets:
@@ -164,8 +151,7 @@ def _indices(target: Tensor, layout: Layout, ignored: tuple[int, ...]) -> Target
     if at_hand:
         outside = ((index < 0) | (index >= layout.classes)) & ~skipped
         if bool(outside.any()):
-            found = outside.reshape(target.shape)
-            raise _out_of_range(target, found, ignored, layout.classes)
+            raise _out_of_range(target, outside.reshape(target.shape), ignored, layout.classes)
     return Targets(index=index.masked_fill(skipped, 0), valid=~skipped)
 
 
@@ -178,36 +164,17 @@ def _all_counted(index: Tensor, ignored: tuple[int, ...], classes: int) -> bool:
     return within and not any(lowest <= value <= highest for value in ignored)
 
 
-def equal_to_any(labels: Tensor, values: tuple[int, ...]) -> Tensor:
-    """Marks the labels that are one of the values."""
-    found = torch.zeros_like(labels, dtype=torch.bool)
-    for value in values:
-        found = found | (labels == value)
-    return found
-
-
 def _out_of_range(
     target: Tensor, outside: Tensor, ignored: tuple[int, ...], classes: int
 ) -> IndexError:
     """Names the first bad label by position and value, and guesses the cause from all of them."""
-    index = target.to(torch.int64)
     place = outside.nonzero()[0].tolist()
-    bad = int(index[tuple(place)])
+    bad = int(target[tuple(place)])
     name = f"target[{', '.join(map(str, place))}]" if place else "target"
     others = int(outside.sum()) - 1
     more = f" ({others} more label{'s' if others > 1 else ''} out of range)" if others else ""
     allowed = f"0..{classes - 1}" if classes else "nothing (input has no classes)"
-    values = ", ".join(map(str, ignored))
-    counted = index[~equal_to_any(index, ignored)]
-    wrapped = [value for value in ignored if value < 0 and bad == value % 256]
-    if target.dtype == torch.uint8 and wrapped:
-        remedy = f"uint8 cannot hold {wrapped[0]}, which became {bad}: keep labels in int64."
-    elif int(counted.min()) >= 1 and int(counted.max()) == classes:
-        remedy = "Do the labels count from 1? Subtract 1 from them."
-    elif bad == 255:
-        remedy = "Is 255 the mark of unlabelled pixels? Then say ignore_index=255."
-    else:
-        remedy = "Is a padding id missing from ignore_index?"
-    return IndexError(
-        f"{name} is {bad}{more}; expected {allowed} or ignore_index={values}. {remedy}"
-    )
+    or_ignored = f" or ignore_index={', '.join(map(str, ignored))}" if ignored else ""
+    counted = target.to(torch.int64)[~equal_to_any(target, ignored)]
+    remedy = remedies.for_range(target, bad, counted, ignored, classes)
+    return IndexError(f"{name} is {bad}{more}; expected {allowed}{or_ignored}. {remedy}")

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xent.contract.dtypes import under_autocast
+from xent.contract.dtypes import is_supported_float, under_autocast
 from xent.contract.errors import (
+    as_number,
     described,
     mistake,
     plain,
@@ -27,6 +28,8 @@ def check_class_weight(
     if weight is None:
         return
     require_tensor("weight", weight)
+    if weight.is_complex() or (weight.is_floating_point() and not is_supported_float(weight.dtype)):
+        raise mistake(RuntimeError, "weight", expected="real factors", got=described(weight))
     if tuple(weight.shape) != (layout.classes,):
         raise mistake(
             RuntimeError,
@@ -34,7 +37,7 @@ def check_class_weight(
             expected=f"one factor for each of the {layout.classes} classes, "
             f"shape ({layout.classes},)",
             got=f"shape {shape(weight)}",
-            remedy="For one factor per position use sample_weight.",
+            remedy="It holds one factor per class, not per position.",
         )
     require_same_device(
         "weight",
@@ -65,8 +68,7 @@ def canonical_sample_weight(
             "sample_weight",
             expected=f"one factor per position, shape {layout.positions}",
             got=f"shape {shape(sample_weight)}",
-            remedy="For one factor per class use weight; to repeat a factor along an axis: "
-            f"sample_weight.expand{layout.positions}.",
+            remedy="It has the shape of index targets. For one factor per class use weight.",
         )
     if sample_weight.is_complex():
         raise mistake(
@@ -92,24 +94,24 @@ def canonical_valid(valid: Tensor | None, logits: Tensor, layout: Layout) -> Ten
     return layout.vectors(valid)
 
 
-def weighty_positions(sample_weight: Tensor | None) -> Tensor | None:
-    """Marks positions of non-zero weight; None means all.
+def weighty_positions(sample_weight: Tensor | None, layout: Layout) -> Tensor | None:
+    """Marks positions of non-zero weight, ``[outer, inner]``; None means all.
 
     A factor of zero leaves its position out for good, NaN logits and all — unless a derivative
     with respect to the factors is wanted, for which the loss behind the zero must be known.
     """
     if sample_weight is None or is_differentiated(sample_weight):
         return None
-    weighty = sample_weight != 0
+    weighty = layout.vectors(sample_weight) != 0
     return None if values_at_hand(weighty) and bool(weighty.all()) else weighty
 
 
-def counted(vector: Tensor, valid: Tensor | None) -> Tensor:
+def zeroed(vector: Tensor, valid: Tensor | None) -> Tensor:
     """The vector, with zeros where a position does not count."""
     return vector if valid is None else vector.masked_fill(~valid, 0)
 
 
-def both(valid: Tensor | None, other: Tensor | None) -> Tensor | None:
+def jointly_valid(valid: Tensor | None, other: Tensor | None) -> Tensor | None:
     """Positions that count by both masks, either of which may be None for all."""
     if valid is None or other is None:
         return other if valid is None else valid
@@ -118,20 +120,17 @@ def both(valid: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 def checked_label_smoothing(label_smoothing: Any) -> float:
     """A number in [0, 1]. Torch takes negative numbers and NaN for 0, without a word."""
-    is_number = isinstance(label_smoothing, int | float) or hasattr(label_smoothing, "__float__")
-    if isinstance(label_smoothing, bool) or not is_number:
-        raise mistake(
-            TypeError,
-            "label_smoothing",
-            expected="a number between 0.0 and 1.0",
-            got=described(label_smoothing),
-        )
-    if not 0.0 <= label_smoothing <= 1.0:  # NaN too
+    number = as_number(label_smoothing)
+    expected = "a number between 0.0 and 1.0"
+    if number is None:
+        got = described(label_smoothing)
+        raise mistake(TypeError, "label_smoothing", expected=expected, got=got)
+    if not 0.0 <= number <= 1.0:  # NaN too
         raise mistake(
             RuntimeError,
             "label_smoothing",
-            expected="a number between 0.0 and 1.0",
-            got=str(label_smoothing),
+            expected=expected,
+            got=str(number),
             remedy="It is the share of each label that is spread evenly over all classes.",
         )
-    return float(label_smoothing)
+    return number

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xent.backends.torch.limits import cost
 from xent.contract.binary import check_factor, check_labels, result_dtype
 from xent.contract.dtypes import accumulation, promoted
 from xent.contract.layout import check_logits
@@ -102,10 +103,4 @@ def binary_cross_entropy_with_logits(
 def _formula(x: Tensor, y: Tensor, pos_weight: Tensor | None, working: torch.dtype) -> Tensor:
     """v · y · (−log p) + (1 − y) · (−log(1 − p)): no cancellation, every term is a cost."""
     yes = y if pos_weight is None else y * pos_weight.to(working)
-    return _cost(yes, -F.logsigmoid(x)) + _cost(1 - y, -F.logsigmoid(-x))
-
-
-def _cost(mass: Tensor, surprise: Tensor) -> Tensor:
-    """mass · surprise, where a side without mass costs nothing: 0 · inf = 0."""
-    unneeded = (mass == 0) & (surprise == torch.inf)
-    return mass * surprise.masked_fill(unneeded, 0)
+    return cost(yes, -F.logsigmoid(x)) + cost(1 - y, -F.logsigmoid(-x))

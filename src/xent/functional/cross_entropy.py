@@ -8,18 +8,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from xent.backends.torch.limits import cost
 from xent.contract.denominator import divisor, label_weight
-from xent.contract.dtypes import accumulation, promoted
+from xent.contract.dtypes import accumulation, check_dtype, promoted
 from xent.contract.layout import check_logits, layout_of
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.targets import Targets, canonical_targets
 from xent.contract.weights import (
-    both,
     canonical_sample_weight,
     check_class_weight,
     checked_label_smoothing,
-    counted,
+    jointly_valid,
     weighty_positions,
+    zeroed,
 )
 from xent.statistics.rows import Vectors, canonical_statistics
 
@@ -77,8 +78,8 @@ def cross_entropy(
             positions that are neither ignored nor of sample weight 0; ``"weight"``, Σ s·v_y, or
             Σ s·Σ_c v_c q_c for probabilities; ``"batch"``, the size of the batch axis;
             or a number or 0-d tensor, such as the number of valid positions over all micro-batches.
-        on_empty: the mean when the divisor is zero: ``"nan"`` as torch, or ``"zero"``, with zero
-            gradients.
+        on_empty: the mean when the divisor is zero: ``"nan"``, what the division gives, as torch;
+            or ``"zero"``, with zero gradients.
         dtype: dtype of the returned loss.
 
     Returns:
@@ -90,7 +91,8 @@ def cross_entropy(
         TypeError: an argument is of the wrong kind.
         ValueError: an unknown option, a batch size that differs, sample weights of another shape.
         RuntimeError: the labels' dtype or shape, weight, a device, label_smoothing.
-        IndexError: a label outside [0, C), on CPU; named by position and value.
+        IndexError: a label outside [0, C), named by position and value; on CPU, where the values
+            can be looked at without waiting.
         NotImplementedError: logits that are not floating-point.
 
     Source: Bishop, Pattern Recognition and Machine Learning (2006), eq. 4.108; label smoothing:
@@ -109,30 +111,30 @@ def cross_entropy(
         [-0.9, 0.7, 0.2]
     """
     reduction_ = checked_reduction(
-        reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, dtype=dtype
+        reduction, size_average, reduce, denominator=denominator, on_empty=on_empty
     )
+    check_dtype(dtype)
     check_logits(input, target)
     layout = layout_of(input, dim)
     targets = canonical_targets(target, input, layout, ignore_index)
     check_class_weight(weight, input, layout, same_dtype=targets.index is not None)
     label_smoothing = checked_label_smoothing(label_smoothing)
-    sample_weight = canonical_sample_weight(sample_weight, input, layout)
-    targets = replace(targets, valid=both(targets.valid, weighty_positions(sample_weight)))
+    factors = canonical_sample_weight(sample_weight, input, layout)
+    valid = jointly_valid(targets.valid, weighty_positions(sample_weight, layout))
+    targets = replace(targets, valid=valid)
 
     natural = promoted(input, weight, target if targets.index is None else None)
     working = accumulation(natural)
     weight = None if weight is None else weight.to(working)
-    if sample_weight is not None:
-        sample_weight = counted(sample_weight.to(working), targets.valid)
+    if factors is not None:
+        factors = zeroed(factors.to(working), valid)
     rows = layout.rows(input.to(working) if working == torch.float64 else input)
 
     vectors = canonical_statistics(rows, targets, weight=weight, uniform=label_smoothing > 0)
-    losses = _formula(vectors, targets, weight, sample_weight, label_smoothing, layout.classes)
-    by = (
-        1
-        if reduction_.mode != "mean"
-        else divisor(reduction_.denominator, layout, targets, weight, sample_weight)
-    )
+    losses = _formula(vectors, targets, weight, factors, label_smoothing, layout.classes)
+    by: Tensor | float = 1
+    if reduction_.mode == "mean":
+        by = divisor(reduction_.denominator, layout, targets, weight, factors)
     loss = reduction_.of(losses, by).to(dtype or natural)
     return layout.restore(loss) if reduction_.mode == "none" else loss
 
@@ -149,8 +151,9 @@ def _formula(
     losses = vectors.of_labels
     of_label = label_weight(targets, weight) if targets.index is not None else None
     if of_label is not None:
-        losses = losses * of_label
+        losses = cost(of_label, losses)
     if vectors.uniform is not None:
         even = label_smoothing / classes if classes else 0.0
-        losses = (1 - label_smoothing) * losses + even * vectors.uniform
+        sharp = torch.full_like(losses, 1 - label_smoothing)
+        losses = cost(sharp, losses) + even * vectors.uniform
     return losses if sample_weight is None else losses * sample_weight

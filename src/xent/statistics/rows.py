@@ -14,7 +14,7 @@ from xent.backends.torch import rows as definition
 from xent.contract.inspection import plain_operations_only
 from xent.contract.layout import check_logits, layout_of
 from xent.contract.targets import Targets, canonical_targets
-from xent.contract.weights import both, canonical_valid, check_class_weight, counted
+from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid, zeroed
 from xent.statistics.dispatch import backend_for
 
 
@@ -57,7 +57,8 @@ def row_statistics(
 
     Args:
         input: logits of any shape with a class axis; float16, bfloat16, float32, float64.
-            −inf (a masked class) is legal. Rows without a finite maximum have NaN statistics.
+            −inf (a masked class) is legal. Rows without a finite maximum have no softmax: their
+            lse is its limit, ±inf or NaN, the other statistics are NaN.
         target: None; or class indices, any integer dtype, the shape of ``input`` without its class
             axis; or class probabilities, floating-point, the shape of ``input``.
         weight: class weights v, shape (C). They enter uniform and cross, not nll.
@@ -93,7 +94,9 @@ def row_statistics(
     targets = Targets()
     if target is not None:
         targets = canonical_targets(target, input, layout, ignore_index)
-    targets = replace(targets, valid=both(targets.valid, canonical_valid(valid, input, layout)))
+    targets = replace(
+        targets, valid=jointly_valid(targets.valid, canonical_valid(valid, input, layout))
+    )
     vectors = canonical_statistics(layout.rows(input), targets, weight=weight, uniform=uniform)
     shaped = (None if v is None else layout.restore(v) for v in (vectors.lse, *vectors[2:]))
     return RowStatistics(*shaped)  # type: ignore[arg-type]  # lse is never None
@@ -144,10 +147,10 @@ def canonical_statistics(
     rows = (logits, targets.index, targets.probabilities, weight, targets.valid, uniform)
     if plain_operations_only():
         return Vectors(*definition.statistics(*rows))
-    return Vectors(*_RowStatistics.apply(*rows))  # type: ignore[no-untyped-call]  # torch's
+    return Vectors(*_StatisticsFunction.apply(*rows))  # type: ignore[no-untyped-call]  # torch's
 
 
-class _RowStatistics(torch.autograd.Function):
+class _StatisticsFunction(torch.autograd.Function):
     """The primitive in reverse mode: nothing of the size of the logits is kept but they.
 
     There is no ``jvp``: torch drops the derivative of one, so that forward over forward mode
@@ -179,8 +182,8 @@ class _RowStatistics(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, index, probabilities, weight, valid, maximum, rest, nll = ctx.saved_tensors
         _, for_rest, *others = grads
-        a = torch.zeros_like(rest) if for_rest is None else counted(for_rest * (1 + rest), valid)
-        b, u, d = (g if g is None else counted(g, valid) for g in others)
+        a = torch.zeros_like(rest) if for_rest is None else zeroed(for_rest * (1 + rest), valid)
+        b, u, d = (g if g is None else zeroed(g, valid) for g in others)
         logits_grad = probabilities_grad = weight_grad = None
         if ctx.needs_input_grad[0]:
             logits_grad = backend_for(logits).logit_gradient(
@@ -195,4 +198,4 @@ class _RowStatistics(torch.autograd.Function):
 
 # Torch asks for the signature of forward at every call; it takes as long as the arithmetic of a
 # small batch. inspect finds it here.
-_RowStatistics.forward.__signature__ = inspect.signature(_RowStatistics.forward)  # type: ignore[attr-defined]
+_StatisticsFunction.forward.__signature__ = inspect.signature(_StatisticsFunction.forward)  # type: ignore[attr-defined]

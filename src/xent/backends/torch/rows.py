@@ -1,9 +1,9 @@
 """Row statistics and their derivatives as plain torch operations: the definition.
 
 Shapes: logits and probabilities ``[outer, C, inner]``, vectors ``[outer, inner]``, class weights
-``[C]``. Half types are widened to float32 on entry. Everything here is out of place, so autograd
-can differentiate it: ``statistics`` as often as wanted in either mode (the maximum takes part,
-which makes all its derivatives right), and the two gradients once more.
+``[C]``. Half types are widened to float32 on entry. Autograd can differentiate everything here:
+``statistics`` as often as wanted in either mode, and the two gradients, which take the saved
+maximum for a constant, once more.
 
 Notation: m = max_c x_c; rest = (Σ_c exp(x_c − m)) − 1, the sum without the maximum's own 1;
 log Σ exp x = m + log1p(rest); surprise_c = −log p_c = log1p(rest) + (m − x_c).
@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from xent.backends.torch.limits import cost
+from xent.contract.weights import zeroed
 
 
 def statistics(
@@ -28,17 +31,18 @@ def statistics(
     Rows that don't count have zeros.
     """
     x = _inert(_widened(logits), valid)
-    maximum, rest = _maximum_and_rest(x)
+    maximum, rest, shifted = _softmax_parts(x)
+    log_sum = torch.log1p(rest)
     nll = uniform = cross = None
     if index is not None:
-        nll = _masked(torch.log1p(rest) - (_at(x, index) - maximum), valid)
+        nll = zeroed(log_sum - _at(shifted, index), valid)
     if with_uniform:
-        mass = _class_mass(weight, x)
-        uniform = _masked(_cost(mass, _surprise(x, maximum, rest)).sum(1), valid)
+        uniform = cost(_class_mass(weight, x), _row(log_sum) - shifted).sum(1)
+        uniform = zeroed(uniform, valid)
     if probabilities is not None:
         mass = _probability_mass(probabilities, weight, x, valid)
-        cross = _masked(_cost(mass, _surprise(x, maximum, rest)).sum(1), valid)
-    return _masked(maximum, valid), _masked(rest, valid), nll, uniform, cross
+        cross = zeroed(cost(mass, _row(log_sum) - shifted).sum(1), valid)
+    return zeroed(maximum, valid), zeroed(rest, valid), nll, uniform, cross
 
 
 def logit_gradient(
@@ -99,27 +103,31 @@ def label_gradients(
     v_gradient = torch.zeros_like(surprise)  # still per row
     q_gradient = None
     if u is not None:
-        v_gradient = v_gradient + _cost(_row(u), surprise)
+        v_gradient = v_gradient + cost(_row(u), surprise)
     if d is not None and probabilities is not None:
-        q_gradient = _cost(_row(d) * _class_mass(weight, x), surprise).to(probabilities.dtype)
+        q_gradient = cost(_row(d) * _class_mass(weight, x), surprise).to(probabilities.dtype)
         mass = _row(d) * _probability_mass(probabilities, None, x, valid)
-        v_gradient = v_gradient + _cost(mass, surprise)
+        v_gradient = v_gradient + cost(mass, surprise)
     return q_gradient, None if weight is None else v_gradient.sum((0, 2)).to(weight.dtype)
 
 
-def _maximum_and_rest(x: Tensor) -> tuple[Tensor, Tensor]:
+def _softmax_parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``(maximum, rest, shifted)``: shifted is x − maximum, and a constant at the maximum itself.
+
+    So no derivative of these contains 1 − 1: the tail keeps its digits under autograd as well.
+    """
     if x.shape[1] == 0:  # no classes: log Σ exp = −inf
         empty = x.sum(1)
-        return torch.full_like(empty, -torch.inf), empty
+        return torch.full_like(empty, -torch.inf), empty, x
     maximum, place = x.max(1, keepdim=True)
-    exp = (x - maximum).exp_()
-    # maximum − maximum is 0, but NaN for ±inf: rows without a finite maximum have no softmax.
-    rest = exp.scatter(1, place, maximum - maximum).sum(1)
-    return maximum.squeeze(1), rest
+    zero = maximum - maximum  # but NaN for ±inf: rows without a finite maximum have no softmax
+    shifted = (x - maximum).scatter(1, place, zero)
+    rest = torch.exp(shifted).scatter(1, place, zero).sum(1)
+    return maximum.squeeze(1), rest, shifted
 
 
 def _surprise(x: Tensor, maximum: Tensor, rest: Tensor) -> Tensor:
-    """−log p, exact in the tail: at the maximum itself it is log1p(rest), whatever its size."""
+    """−log p from saved statistics, with the maximum constant."""
     return _row(torch.log1p(rest)) - (x - _row(maximum))
 
 
@@ -130,12 +138,6 @@ def _cross_gradient(mass: Tensor, exp: Tensor, rest: Tensor, place: Tensor) -> T
     others = _row(rest) + (1 - exp.gather(1, place))  # rest, with the derivative of 1 + rest − exp
     at_maximum = (total - mass.gather(1, place)) - total * (others / _row(1 + rest))
     return grad.scatter(1, place, at_maximum)
-
-
-def _cost(mass: Tensor, surprise: Tensor) -> Tensor:
-    """mass · surprise, where a class without mass costs nothing: 0 · inf = 0."""
-    unneeded = (mass == 0) & (surprise == torch.inf)
-    return mass * surprise.masked_fill(unneeded, 0)
 
 
 def _class_mass(weight: Tensor | None, x: Tensor) -> Tensor:
@@ -160,10 +162,6 @@ def _widened(logits: Tensor) -> Tensor:
 def _inert(rows: Tensor, valid: Tensor | None) -> Tensor:
     """Rows that don't count, replaced by zeros: nothing they hold can reach a result."""
     return rows if valid is None else rows.masked_fill(_row(~valid), 0)
-
-
-def _masked(vector: Tensor, valid: Tensor | None) -> Tensor:
-    return vector if valid is None else vector.masked_fill(~valid, 0)
 
 
 def _at(rows: Tensor, index: Tensor) -> Tensor:
