@@ -235,6 +235,8 @@ def test_every_gradient_keeps_its_relative_precision() -> None:
         assert gradient[0].tolist() == pytest.approx(expected, rel=16 * 2**-24)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, and dynamo's own
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # shapes become constants
 @pytest.mark.parametrize("mode", ["trace", "jvp of grad", "compile"])
 @pytest.mark.parametrize("labels", ["index", "one-hot"])
 def test_the_tail_survives_tracing_and_transforms(mode, labels) -> None:

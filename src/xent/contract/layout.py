@@ -88,8 +88,7 @@ def checked_dim(dim: Any) -> int:
     """An axis is an int, of Python or of numpy."""
     if isinstance(dim, bool) or not isinstance(dim, int | numbers.Integral):
         raise mistake(TypeError, "dim", expected="an int", got=described(dim))
-    axis: int = dim if isinstance(dim, int) else int(dim)
-    return axis
+    return int(dim)
 
 
 def _split(logits: Tensor, dim: int) -> int:
@@ -101,7 +100,8 @@ def _split(logits: Tensor, dim: int) -> int:
     sizes = [(logits.shape[i], logits.stride(i)) for i in range(logits.ndim) if i != dim]
     neighbours = dim == logits.ndim - 1 or logits.stride(dim) == 1
     usual = len(sizes) if neighbours else dim
-    for split in (usual, *range(len(sizes), -1, -1)):
+    candidates: list[int] = [usual, *range(len(sizes), -1, -1)]
+    for split in candidates:
         if _in_one_piece(sizes[:split]) and _in_one_piece(sizes[split:]):
             return split
     return usual
