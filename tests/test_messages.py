@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -195,6 +196,44 @@ SHARED_WITH_TORCH: list[tuple[str, Callable[..., object], type[Exception], str]]
     ),
     ("no reduction", lambda f: f(X, Y, reduction=None), ValueError, "got None."),
     ("a list of logits", lambda f: f([[0.0]], Y), TypeError, "Wrap it: torch.as_tensor(input)."),
+    (
+        "images of another size",
+        lambda f: f(IMAGE, torch.zeros(2, 4, 3).long()),
+        RuntimeError,
+        "They differ on axis 2 of target: 4 and 3.",
+    ),
+    (
+        "labels flattened, logits not",
+        lambda f: f(SEQUENCE, torch.zeros(28).long()),
+        ValueError,
+        "Flatten the logits as well: input.reshape(-1, 5).",
+    ),
+    (
+        "logits flattened, labels not",
+        lambda f: f(X[[0, 1, 2, 0]], torch.zeros(2, 2).long()),
+        ValueError,
+        "Their number is right: target.reshape((4,)).",
+    ),
+    (
+        "unbatched image",
+        lambda f: f(torch.zeros(5, 4, 4), torch.zeros(4, 4).long()),
+        ValueError,
+        "Is there no batch axis? Say dim=0.",
+    ),
+    (
+        "unbatched with a matrix of labels",
+        lambda f: f(X[0], torch.zeros(2, 2).long()),
+        RuntimeError,
+        "Without a batch axis there is one label.",
+    ),
+    (
+        "one logit per integer label",
+        lambda f: f(X[:, :1], Y[:, None]),
+        RuntimeError,
+        "for one logit per yes-or-no label use binary_cross_entropy_with_logits.",
+    ),
+    ("no labels", lambda f: f(X, None), TypeError, "target: expected a Tensor; got None of type"),
+    ("sparse logits", lambda f: f(X.to_sparse(), Y), NotImplementedError, "(3, 5), sparse."),
     ("a list of labels", lambda f: f(X, [1, 2, 4]), TypeError, "torch.as_tensor(target)."),
     ("a list of weights", lambda f: f(X, Y, [1.0] * 5), TypeError, "weight: expected a Tensor"),
     ("a fractional ignore_index", lambda f: f(X, Y, ignore_index=1.5), TypeError, "ignore_index:"),
@@ -219,6 +258,38 @@ OWN_OPTIONS = [
     (lambda: xent.cross_entropy(X, Y, label_smoothing=float("nan")), RuntimeError, "got nan."),
     (lambda: xent.cross_entropy(X, Y, dim=2), IndexError, "dim: expected an axis of input, -2..1"),
     (lambda: xent.cross_entropy(X, Y, dim=1.0), TypeError, "dim: expected an int"),
+    (lambda: xent.CrossEntropyLoss(dim="last"), TypeError, "dim: expected an int; got 'last'"),
+    (lambda: xent.CrossEntropyLoss(ignore_index="a"), TypeError, "ignore_index: expected an int"),
+    (lambda: xent.cross_entropy(X, Y, ignore_index=b"a"), TypeError, "ignore_index:"),
+    (lambda: xent.cross_entropy(X, Y, ignore_index={1: 2}), TypeError, "ignore_index:"),
+    (lambda: xent.cross_entropy(X, Y, ignore_index=iter((1,))), TypeError, "ignore_index:"),
+    (
+        lambda: xent.cross_entropy(X, torch.tensor([1, 2, 7]), ignore_index=()),
+        IndexError,
+        "target[2] is 7; expected 0..4. Is a padding id missing",
+    ),
+    (
+        lambda: xent.cross_entropy(X, torch.tensor([-56, 2, 1], dtype=torch.int8)),
+        IndexError,
+        "int8 ends at 127; larger labels become negative: keep labels in int64.",
+    ),
+    (
+        lambda: xent.cross_entropy(X, torch.tensor([1, 2, 2**63], dtype=torch.uint64)),
+        IndexError,
+        "target[2] is 9223372036854775808;",
+    ),
+    (
+        lambda: xent.cross_entropy(SimpleNamespace(logits=X), Y),
+        TypeError,
+        "Pass the logits of this output: input.logits.",
+    ),
+    (
+        lambda: xent.cross_entropy(X, Y, X[0].cfloat()),
+        RuntimeError,
+        "weight: expected real factors",
+    ),
+    (lambda: xent.cross_entropy(X, Y, denominator=torch.tensor(True)), ValueError, "denominator:"),
+    (lambda: xent.cross_entropy(X, Y, label_smoothing=True), TypeError, "label_smoothing:"),
     (
         lambda: xent.cross_entropy(X, Y, sample_weight=torch.ones(5)),
         ValueError,

@@ -2,10 +2,13 @@
 
 Nothing in this room computes a loss. It knows shapes, dtypes, options and words:
 
-- ``layout``: any accepted shape as rows, *outer × classes × inner*, without copying;
+- ``layout``: any accepted shape as rows, *outer × classes × inner*, in place where strides allow;
 - ``targets``: labels as indices or as probabilities, and which positions count;
 - ``weights``: class weights, sample weights;
 - ``dtypes``: what is accumulated in which precision, and what is returned;
-- ``reduction``: none, mean, sum, and what the mean divides by;
-- ``errors``: how every message is built.
+- ``reduction``: none, mean, sum;
+- ``denominator``: what a mean divides by;
+- ``binary``: what the binary loss accepts;
+- ``inspection``: what is going on around a call;
+- ``remedies``, ``errors``: what a mistake most likely is, and how a message says so.
 """

@@ -41,8 +41,13 @@ def forward_mode() -> bool:
 
 
 def plain_operations_only() -> bool:
-    """True where a custom autograd function would be wrong (forward mode) or lost (a trace)."""
-    return not torch.compiler.is_compiling() and (forward_mode() or _tracing())
+    """True where a custom autograd function is wrong (forward mode), lost (a trace) or refused.
+
+    The compiler refuses it inside ``torch.func`` transforms.
+    """
+    if torch.compiler.is_compiling():
+        return torch._C._functorch.peek_interpreter_stack() is not None
+    return forward_mode() or _tracing()
 
 
 def _tracing() -> bool:

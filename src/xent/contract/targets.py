@@ -169,7 +169,8 @@ def _out_of_range(
 ) -> IndexError:
     """Names the first bad label by position and value, and guesses the cause from all of them."""
     place = outside.nonzero()[0].tolist()
-    bad = int(target[tuple(place)])
+    bad = int(target.to(torch.int64)[tuple(place)])
+    bad += 2**64 if target.dtype == torch.uint64 and bad < 0 else 0
     name = f"target[{', '.join(map(str, place))}]" if place else "target"
     others = int(outside.sum()) - 1
     more = f" ({others} more label{'s' if others > 1 else ''} out of range)" if others else ""
