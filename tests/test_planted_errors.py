@@ -42,7 +42,7 @@ PLANTED = [
     (rows, "log_sum = torch.log1p(rest)", "log_sum = torch.log(1 + rest)"),
     (rows, "at_target = a * torch.exp(-nll) + b * torch.expm1(-nll)",
            "at_target = a * torch.exp(-nll) + b * (torch.exp(-nll) - 1)"),
-    (rows, "grad.scatter(1, place, at_maximum)", "grad"),
+    (rows, "grad.scatter(1, place, others - total * (not_p / _row(1 + rest)))", "grad"),
     (rows, "logits if logits.dtype == torch.float64 else logits.float()", "logits"),
     (limits, "mass * surprise.masked_fill(unneeded, 0)", "mass * surprise"),
 ]  # fmt: skip

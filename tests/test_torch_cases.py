@@ -1,8 +1,7 @@
 """PyTorch's own test cases, run against the functions and Modules that take their place.
 
 The samples are those of torch's OpInfo and ModuleInfo databases. The formulas in extended precision
-are the truth and torch is the bar, in float64 as in the dtype of the sample; ``assert_near`` states
-the rule of comparison.
+are the truth and torch is the bar, in float64 as in the dtype of the sample.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from torch.testing._internal.common_modules import module_db
 
 import reference
 import xent
-from exactness import UNITS, grad_output_for, largest_error, loss_and_gradients, unit
+from exactness import assert_no_further, grad_output_for, loss_and_gradients
 
 
 class Pair(NamedTuple):
@@ -151,20 +150,9 @@ def compare(pair: Pair, named: dict) -> None:
     loss, *gradients = evaluate(pair.ours, named, names)
     bar, *their_gradients = evaluate(pair.theirs, named, names)
     true_loss, true_gradients = pair.truth(**named)
-    assert_near(loss, bar, true_loss)
+    assert_no_further(loss, bar, true_loss)
     for name, mine, other in zip(names, gradients, their_gradients, strict=True):
-        assert_near(mine, other, true_gradients[name])
-
-
-def assert_near(ours: Tensor, theirs: Tensor, truth: Tensor) -> None:
-    """The rule: an error is at most torch's own plus a few units in the last place.
-
-    Units are those of the largest element; of torch's dtype and shape the result has to be anyway.
-    """
-    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
-    finite = truth[truth.isfinite()].abs()
-    rounding = UNITS[ours.dtype] * unit(finite.max(), ours.dtype) if finite.numel() else 0.0
-    assert largest_error(ours, truth) <= largest_error(theirs, truth) + rounding
+        assert_no_further(mine, other, true_gradients[name])
 
 
 def evaluate(function: Callable[..., Tensor], named: dict, names: list[str]) -> list[Any]:

@@ -24,6 +24,8 @@ def divisor(
     None is torch's rule: the weights of the labels for class indices; for probabilities the
     number of positions, never class weights. Either way a position counts sample-weight times.
     """
+    if rule is not None and not isinstance(rule, str):
+        return rule  # type: ignore[no-any-return]  # a number or 0-d tensor, checked before
     if rule == "batch":
         return layout.batch
     if rule == "valid":
@@ -31,9 +33,7 @@ def divisor(
         return _total(layout, targets.valid, weighty)
     if rule == "weight" or (rule is None and targets.index is not None):
         return _total(layout, targets.valid, sample_weight, label_weight(targets, weight))
-    if rule is None:
-        return _total(layout, targets.valid, sample_weight)
-    return rule  # type: ignore[no-any-return]  # a number or 0-d tensor, checked before
+    return _total(layout, targets.valid, sample_weight)
 
 
 def label_weight(targets: Targets, weight: Tensor | None) -> Tensor | None:

@@ -35,13 +35,13 @@ class Reduction:
         return total if self.mode == "sum" else self._mean(total, divisor)
 
     def _mean(self, total: Tensor, divisor: Tensor | float) -> Tensor:
-        if self.on_empty == "nan":
+        if not isinstance(divisor, Tensor) and divisor:
             return total / divisor
         divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
         empty = divisor == 0
         # The division must be harmless in the branch that is not taken: its gradient counts too.
         mean = total / divisor.masked_fill(empty, 1)
-        return mean.masked_fill(empty, 0)
+        return mean.masked_fill(empty, 0.0 if self.on_empty == "zero" else torch.nan)
 
 
 def checked_reduction(

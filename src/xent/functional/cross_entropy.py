@@ -72,14 +72,14 @@ def cross_entropy(
         label_smoothing: ε in [0, 1], spread evenly over all classes.
         dim: the class axis; None is torch's rule, 1, or 0 for unbatched input.
         sample_weight: one factor per position, the shape of index targets, any real dtype. Zero
-            leaves a position out as ``ignore_index`` does (unless the factors themselves are
-            differentiated).
+            leaves a position out as ``ignore_index`` does, unless the factors themselves are
+            differentiated (or made inside ``torch.func.jvp``, where that can't be told).
         denominator: what ``mean`` divides by: None (above); ``"valid"``, the number of
             positions that are neither ignored nor of sample weight 0; ``"weight"``, Σ s·v_y, or
             Σ s·Σ_c v_c q_c for probabilities; ``"batch"``, the size of the batch axis;
             or a number or 0-d tensor, such as the number of valid positions over all micro-batches.
-        on_empty: the mean when the divisor is zero: ``"nan"``, what the division gives, as torch;
-            or ``"zero"``, with zero gradients.
+        on_empty: the mean when the divisor is zero, ``"nan"`` as torch or ``"zero"``; its gradients
+            are zero either way.
         dtype: dtype of the returned loss.
 
     Returns:

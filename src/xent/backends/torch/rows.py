@@ -132,12 +132,15 @@ def _surprise(x: Tensor, maximum: Tensor, rest: Tensor) -> Tensor:
 
 
 def _cross_gradient(mass: Tensor, exp: Tensor, rest: Tensor, place: Tensor) -> Tensor:
-    """total·p − mass, where total is the mass of the row and ``place`` that of its maximum."""
-    total = mass.sum(1, keepdim=True)
+    """total·p − mass, where total is the mass of the row and ``place`` that of its maximum.
+
+    There it is the mass of the others less total·(1 − p): both are sums, neither cancels.
+    """
+    others = mass.scatter(1, place, 0).sum(1, keepdim=True)
+    total = others + mass.gather(1, place)
     grad = exp * (total / _row(1 + rest)) - mass
-    others = _row(rest) + (1 - exp.gather(1, place))  # rest, with the derivative of 1 + rest − exp
-    at_maximum = (total - mass.gather(1, place)) - total * (others / _row(1 + rest))
-    return grad.scatter(1, place, at_maximum)
+    not_p = _row(rest) + (1 - exp.gather(1, place))  # rest, with the derivative of 1 + rest − exp
+    return grad.scatter(1, place, others - total * (not_p / _row(1 + rest)))
 
 
 def _class_mass(weight: Tensor | None, x: Tensor) -> Tensor:
