@@ -21,14 +21,14 @@ binary = sys.modules["xent.functional.binary_cross_entropy_with_logits"]
 
 PLANTED = [
     # a wrong sign
-    (rows, "b * torch.expm1(-nll)", "b * torch.expm1(nll)"),
-    (rows, "grad = grad - _row(u) * v", "grad = grad + _row(u) * v"),
+    (rows, "* torch.expm1(-vectors.nll)", "* torch.expm1(vectors.nll)"),
+    (rows, "grad = grad - _row(even) * v", "grad = grad + _row(even) * v"),
     (rows, "_row(1 + rest)) - mass", "_row(1 + rest)) + mass"),
     # a missing factor
-    (rows, "a + u * v.sum()", "a + u"),
-    (rows, "at_target = at_target - u * v.flatten()[index]", "at_target = at_target"),
-    (rows, "_row(d) * _class_mass(weight, x)", "_row(d)"),
-    (rows, "v_gradient = v_gradient + cost(_row(u), surprise)", "pass"),
+    (rows, "total + even * v.sum()", "total + even"),
+    (rows, "at_label = at_label - even * v.flatten()[rows.target]", "pass"),
+    (rows, "cost(d * _class_mass(rows, x)", "cost(d"),
+    (rows, "at_weight = at_weight + cost(_row(coefficients.uniform), surprise)", "pass"),
     (cross_entropy, "cost(sharp, losses)", "losses"),
     (cross_entropy, "losses = cost(of_label, losses)", "pass"),
     (binary, "cost(yes, -F.logsigmoid(x))", "yes"),
@@ -40,12 +40,11 @@ PLANTED = [
     (weights, "return vector if valid is None else vector.masked_fill(~valid, 0)", "return vector"),
     # lost digits
     (rows, "log_sum = torch.log1p(rest)", "log_sum = torch.log(1 + rest)"),
-    (rows, "at_target = a * torch.exp(-nll) + b * torch.expm1(-nll)",
-           "at_target = a * torch.exp(-nll) + b * (torch.exp(-nll) - 1)"),
+    (rows, "* torch.expm1(-vectors.nll)", "* (torch.exp(-vectors.nll) - 1)"),
     (rows, "grad.scatter(1, place, others - total * (not_p / _row(1 + rest)))", "grad"),
     (rows, "logits if logits.dtype == torch.float64 else logits.float()", "logits"),
     (limits, "mass * surprise.masked_fill(unneeded, 0)", "mass * surprise"),
-]  # fmt: skip
+]
 
 
 def run_the_tests() -> None:

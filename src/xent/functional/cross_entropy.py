@@ -13,6 +13,7 @@ from xent.contract.denominator import divisor, label_weight
 from xent.contract.dtypes import accumulation, check_dtype, promoted
 from xent.contract.layout import check_logits, layout_of
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
+from xent.contract.rows import Rows, Vectors
 from xent.contract.targets import Targets, canonical_targets
 from xent.contract.weights import (
     canonical_sample_weight,
@@ -22,7 +23,7 @@ from xent.contract.weights import (
     weighty_positions,
     zeroed,
 )
-from xent.statistics.rows import Vectors, canonical_statistics
+from xent.statistics.rows import canonical_statistics
 
 
 def cross_entropy(
@@ -128,9 +129,10 @@ def cross_entropy(
     weight = None if weight is None else weight.to(working)
     if factors is not None:
         factors = zeroed(factors.to(working), valid)
-    rows = layout.rows(input.to(working) if working == torch.float64 else input)
+    logits = layout.rows(input.to(working) if working == torch.float64 else input)
 
-    vectors = canonical_statistics(rows, targets, weight=weight, uniform=label_smoothing > 0)
+    rows = Rows(logits, targets.index, targets.probabilities, weight, valid)
+    vectors = canonical_statistics(rows, uniform=label_smoothing > 0)
     losses = _formula(vectors, targets, weight, factors, label_smoothing, layout.classes)
     by: Tensor | float = 1
     if reduction_.mode == "mean":

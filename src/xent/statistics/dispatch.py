@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from xent.backends.torch import rows as torch_rows
+from xent.contract.rows import Coefficients, Rows, Vectors
 
 
 class RowBackend(Protocol):
@@ -16,33 +17,11 @@ class RowBackend(Protocol):
     the torch backend: they are rare, and one readable definition of them is enough.
     """
 
-    def statistics(
-        self,
-        logits: Tensor,
-        index: Tensor | None,
-        probabilities: Tensor | None,
-        weight: Tensor | None,
-        valid: Tensor | None,
-        with_uniform: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """``(maximum, rest, nll, uniform, cross)``."""
+    def statistics(self, rows: Rows, with_uniform: bool) -> Vectors:
+        """The statistics of rows; what was not asked for is None."""
         ...
 
-    def logit_gradient(
-        self,
-        logits: Tensor,
-        index: Tensor | None,
-        probabilities: Tensor | None,
-        weight: Tensor | None,
-        valid: Tensor | None,
-        maximum: Tensor,
-        rest: Tensor,
-        nll: Tensor | None,
-        a: Tensor,
-        b: Tensor | None,
-        u: Tensor | None,
-        d: Tensor | None,
-    ) -> Tensor:
+    def logit_gradient(self, rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
         """The gradient at the logits, in their dtype."""
         ...
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from xent.backends.torch import rows as definition
 from xent.contract.inspection import plain_operations_only
 from xent.contract.layout import check_logits, layout_of
+from xent.contract.rows import Coefficients, Rows, Vectors
 from xent.contract.targets import Targets, canonical_targets
 from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid, zeroed
 from xent.statistics.dispatch import backend_for
@@ -94,64 +95,22 @@ def row_statistics(
     targets = Targets()
     if target is not None:
         targets = canonical_targets(target, input, layout, ignore_index)
-    targets = replace(
-        targets, valid=jointly_valid(targets.valid, canonical_valid(valid, input, layout))
-    )
-    vectors = canonical_statistics(layout.rows(input), targets, weight=weight, uniform=uniform)
+    valid = jointly_valid(targets.valid, canonical_valid(valid, input, layout))
+    rows = Rows(layout.rows(input), targets.index, targets.probabilities, weight, valid)
+    vectors = canonical_statistics(rows, uniform=uniform)
     shaped = (None if v is None else layout.restore(v) for v in (vectors.lse, *vectors[2:]))
     return RowStatistics(*shaped)  # type: ignore[arg-type]  # lse is never None
 
 
-class Vectors(NamedTuple):
-    """Statistics in canonical form, each ``[outer, inner]``.
-
-    In reverse mode ``maximum`` is a constant, and the derivative of ``rest`` is exp(x − maximum) at
-    every class, the largest included: together they give lse its derivative, softmax.
-    """
-
-    maximum: Tensor
-    rest: Tensor
-    nll: Tensor | None
-    uniform: Tensor | None
-    cross: Tensor | None
-
-    @property
-    def lse(self) -> Tensor:
-        """log Σ exp, also for rows of −inf (−inf) and rows that hold +inf (+inf)."""
-        lse = self.maximum + torch.log1p(self.rest)
-        return torch.where(self.maximum.isinf(), self.maximum, lse)
-
-    @property
-    def of_labels(self) -> Tensor:
-        """What the labels cost: nll for indices, cross for probabilities."""
-        cost = self.cross if self.nll is None else self.nll
-        if cost is None:
-            raise LookupError("statistics without a target have no cost of labels")
-        return cost
-
-
-def canonical_statistics(
-    logits: Tensor, targets: Targets, *, weight: Tensor | None = None, uniform: bool = False
-) -> Vectors:
-    """Statistics of checked, canonical rows: what every loss of this library calls.
-
-    Args:
-        logits: ``[outer, C, inner]``, any floating dtype.
-        targets: their labels, and which positions count.
-        weight: class weights ``[C]``; they enter ``uniform`` and ``cross``, not ``nll``.
-        uniform: whether ``uniform`` is wanted.
-
-    Returns:
-        float32 vectors, float64 for float64 logits.
-    """
-    rows = (logits, targets.index, targets.probabilities, weight, targets.valid, uniform)
+def canonical_statistics(rows: Rows, *, uniform: bool = False) -> Vectors:
+    """Statistics of checked, canonical rows: what every loss of this library calls."""
     if plain_operations_only():
-        return Vectors(*definition.statistics(*rows))
-    return Vectors(*_StatisticsFunction.apply(*rows))  # type: ignore[no-untyped-call]  # torch's
+        return definition.statistics(rows, uniform)
+    return Vectors(*_StatisticsFunction.apply(*rows, uniform))  # type: ignore[no-untyped-call]
 
 
 class _StatisticsFunction(torch.autograd.Function):
-    """The primitive in reverse mode: nothing of the size of the logits is kept but they.
+    """The primitive in reverse mode: no tensor of the logits' size is kept but the logits.
 
     There is no ``jvp``: torch drops the derivative of one, so that forward over forward mode
     would silently give zero. In forward mode the definition is differentiated instead.
@@ -167,33 +126,35 @@ class _StatisticsFunction(torch.autograd.Function):
         weight: Tensor | None,
         valid: Tensor | None,
         uniform: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        backend = backend_for(logits)
-        return backend.statistics(logits, index, probabilities, weight, valid, uniform)
+    ) -> tuple[Tensor | None, ...]:
+        rows = Rows(logits, index, probabilities, weight, valid)
+        return tuple(backend_for(logits).statistics(rows, uniform))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        maximum, rest, nll, _, _ = output
-        ctx.mark_non_differentiable(maximum)
+        vectors = Vectors(*output)
+        ctx.mark_non_differentiable(vectors.maximum)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:5], maximum, rest, nll)
+        ctx.save_for_backward(*inputs[:-1], vectors.maximum, vectors.rest, vectors.nll)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, index, probabilities, weight, valid, maximum, rest, nll = ctx.saved_tensors
-        _, for_rest, *others = grads
-        a = torch.zeros_like(rest) if for_rest is None else zeroed(for_rest * (1 + rest), valid)
-        b, u, d = (g if g is None else zeroed(g, valid) for g in others)
-        logits_grad = probabilities_grad = weight_grad = None
+        *tensors, maximum, rest, nll = ctx.saved_tensors
+        rows, vectors = Rows(*tensors), Vectors(maximum, rest, nll)
+        _, at_rest, *others = grads
+        at_lse = torch.zeros_like(rest) if at_rest is None else at_rest * (1 + rest)
+        coefficients = Coefficients(
+            zeroed(at_lse, rows.valid),
+            *(g if g is None else zeroed(g, rows.valid) for g in others),
+        )
+        at_logits = at_probabilities = at_weight = None
         if ctx.needs_input_grad[0]:
-            logits_grad = backend_for(logits).logit_gradient(
-                logits, index, probabilities, weight, valid, maximum, rest, nll, a, b, u, d
-            )
+            backend = backend_for(rows.logits)
+            at_logits = backend.logit_gradient(rows, vectors, coefficients)
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-            probabilities_grad, weight_grad = definition.label_gradients(
-                logits, probabilities, weight, valid, maximum, rest, u, d
-            )
-        return logits_grad, None, probabilities_grad, weight_grad, None, None
+            labels = definition.label_gradients(rows, vectors, coefficients)
+            at_probabilities, at_weight = labels
+        return at_logits, None, at_probabilities, at_weight, None, None
 
 
 # Torch asks for the signature of forward at every call; it takes as long as the arithmetic of a

@@ -1,9 +1,7 @@
 """Row statistics and their derivatives as plain torch operations: the definition.
 
-Shapes: logits and probabilities ``[outer, C, inner]``, vectors ``[outer, inner]``, class weights
-``[C]``. Half types are widened to float32 on entry. Autograd can differentiate everything here:
-``statistics`` as often as wanted in either mode, and the two gradients, which take the saved
-maximum for a constant, once more.
+Half types are widened to float32 on entry. Autograd can differentiate everything here, as often as
+wanted: ``statistics`` in either mode, and the gradients, to which the saved maximum is a constant.
 
 Notation: m = max_c x_c; rest = (Σ_c exp(x_c − m)) − 1, the sum without the maximum's own 1;
 log Σ exp x = m + log1p(rest); surprise_c = −log p_c = log1p(rest) + (m − x_c).
@@ -15,100 +13,73 @@ import torch
 from torch import Tensor
 
 from xent.backends.torch.limits import cost
+from xent.contract.rows import Coefficients, Rows, Vectors
 from xent.contract.weights import zeroed
 
 
-def statistics(
-    logits: Tensor,
-    index: Tensor | None,
-    probabilities: Tensor | None,
-    weight: Tensor | None,
-    valid: Tensor | None,
-    with_uniform: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """``(maximum, rest, nll, uniform, cross)``; what was not asked for is None.
-
-    Rows that don't count have zeros.
-    """
-    x = _inert(_widened(logits), valid)
+def statistics(rows: Rows, with_uniform: bool) -> Vectors:
+    """The statistics of rows; what was not asked for is None."""
+    x = _inert(_widened(rows.logits), rows.valid)
     maximum, rest, shifted = _softmax_parts(x)
     log_sum = torch.log1p(rest)
     nll = uniform = cross = None
-    if index is not None:
-        nll = zeroed(log_sum - _at(shifted, index), valid)
+    if rows.target is not None:
+        nll = log_sum - _at(shifted, rows.target)
     if with_uniform:
-        uniform = cost(_class_mass(weight, x), _row(log_sum) - shifted).sum(1)
-        uniform = zeroed(uniform, valid)
-    if probabilities is not None:
-        mass = _probability_mass(probabilities, weight, x, valid)
-        cross = zeroed(cost(mass, _row(log_sum) - shifted).sum(1), valid)
-    return zeroed(maximum, valid), zeroed(rest, valid), nll, uniform, cross
+        uniform = cost(_class_mass(rows, x), _row(log_sum) - shifted).sum(1)
+    if rows.probabilities is not None:
+        cross = cost(_label_mass(rows, x), _row(log_sum) - shifted).sum(1)
+    vectors = (maximum, rest, nll, uniform, cross)
+    return Vectors(*(v if v is None else zeroed(v, rows.valid) for v in vectors))  # type: ignore[arg-type]
 
 
-def logit_gradient(
-    logits: Tensor,
-    index: Tensor | None,
-    probabilities: Tensor | None,
-    weight: Tensor | None,
-    valid: Tensor | None,
-    maximum: Tensor,
-    rest: Tensor,
-    nll: Tensor | None,
-    a: Tensor,
-    b: Tensor | None,
-    u: Tensor | None,
-    d: Tensor | None,
-) -> Tensor:
-    """The gradient at the logits, given those at lse (``a``), nll (``b``), uniform, cross.
-
-    grad_c = (a + b + u·Σv + d·Σvq)·p_c − b·[c = y] − u·v_c − d·v_c·q_c
+def logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
+    """The gradient at the logits, in their dtype; ``Coefficients`` has its formula.
 
     Where a class may be nearly certain, p − 1 keeps its digits: at the label it is expm1(−nll),
     at the maximum −rest / (1 + rest).
-    The coefficients of rows that don't count must be zero.
     """
-    if logits.numel() == 0:
-        return torch.zeros_like(logits)
-    x = _inert(_widened(logits), valid)
-    v = _class_mass(weight, x)
-    exp = (x - _row(maximum)).exp_()  # p = exp / (1 + rest)
-    a = a if u is None else a + u * v.sum()
-    grad = exp * _row((a if b is None else a + b) / (1 + rest))
-    if u is not None:
-        grad = grad - _row(u) * v
-    if b is not None and index is not None and nll is not None:
-        at_target = a * torch.exp(-nll) + b * torch.expm1(-nll)
-        if u is not None:
-            at_target = at_target - u * v.flatten()[index]
-        grad = grad.scatter(1, _row(index), _row(at_target))
-    if d is not None and probabilities is not None:
-        mass = _row(d) * _probability_mass(probabilities, weight, x, valid)
-        grad = grad + _cross_gradient(mass, exp, rest, x.max(1, keepdim=True).indices)
-    return grad.to(logits.dtype)
+    if rows.logits.numel() == 0:
+        return torch.zeros_like(rows.logits)
+    x = _inert(_widened(rows.logits), rows.valid)
+    v = _class_mass(rows, x)
+    exp = (x - _row(vectors.maximum)).exp_()  # p = exp / (1 + rest)
+    even, total = coefficients.uniform, coefficients.lse
+    if even is not None:
+        total = total + even * v.sum()
+    spread = total if coefficients.nll is None else total + coefficients.nll
+    grad = exp * _row(spread / (1 + vectors.rest))
+    if even is not None:
+        grad = grad - _row(even) * v
+    if coefficients.nll is not None and rows.target is not None and vectors.nll is not None:
+        at_label = total * torch.exp(-vectors.nll) + coefficients.nll * torch.expm1(-vectors.nll)
+        if even is not None:
+            at_label = at_label - even * v.flatten()[rows.target]
+        grad = grad.scatter(1, _row(rows.target), _row(at_label))
+    if coefficients.cross is not None:
+        mass = _row(coefficients.cross) * _label_mass(rows, x)
+        grad = grad + _cross_gradient(mass, exp, vectors.rest, x.max(1, keepdim=True).indices)
+    return grad.to(rows.logits.dtype)
 
 
 def label_gradients(
-    logits: Tensor,
-    probabilities: Tensor | None,
-    weight: Tensor | None,
-    valid: Tensor | None,
-    maximum: Tensor,
-    rest: Tensor,
-    u: Tensor | None,
-    d: Tensor | None,
+    rows: Rows, vectors: Vectors, coefficients: Coefficients
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients at the probabilities, d·v_c·surprise_c, and at the class weights."""
-    x = _inert(_widened(logits), valid)
-    surprise = _surprise(x, maximum, rest)
-    v_gradient = torch.zeros_like(surprise)  # still per row
-    q_gradient = None
-    if u is not None:
-        v_gradient = v_gradient + cost(_row(u), surprise)
-    if d is not None and probabilities is not None:
-        q_gradient = cost(_row(d) * _class_mass(weight, x), surprise).to(probabilities.dtype)
-        mass = _row(d) * _probability_mass(probabilities, None, x, valid)
-        v_gradient = v_gradient + cost(mass, surprise)
-    return q_gradient, None if weight is None else v_gradient.sum((0, 2)).to(weight.dtype)
+    """The gradients at the probabilities, cross·v_c·surprise_c, and at the class weights."""
+    x = _inert(_widened(rows.logits), rows.valid)
+    surprise = _row(torch.log1p(vectors.rest)) - (x - _row(vectors.maximum))  # −log p
+    at_weight = torch.zeros_like(surprise)  # still per row
+    at_probabilities = None
+    if coefficients.uniform is not None:
+        at_weight = at_weight + cost(_row(coefficients.uniform), surprise)
+    if coefficients.cross is not None and rows.probabilities is not None:
+        d = _row(coefficients.cross)
+        at_probabilities = cost(d * _class_mass(rows, x), surprise).to(rows.probabilities.dtype)
+        mass = d * _label_mass(rows._replace(weight=None), x)
+        at_weight = at_weight + cost(mass, surprise)
+    if rows.weight is None:
+        return at_probabilities, None
+    return at_probabilities, at_weight.sum((0, 2)).to(rows.weight.dtype)
 
 
 def _softmax_parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,11 +97,6 @@ def _softmax_parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return maximum.squeeze(1), rest, shifted
 
 
-def _surprise(x: Tensor, maximum: Tensor, rest: Tensor) -> Tensor:
-    """−log p from saved statistics, with the maximum constant."""
-    return _row(torch.log1p(rest)) - (x - _row(maximum))
-
-
 def _cross_gradient(mass: Tensor, exp: Tensor, rest: Tensor, place: Tensor) -> Tensor:
     """total·p − mass, where total is the mass of the row and ``place`` that of its maximum.
 
@@ -143,19 +109,19 @@ def _cross_gradient(mass: Tensor, exp: Tensor, rest: Tensor, place: Tensor) -> T
     return grad.scatter(1, place, others - total * (not_p / _row(1 + rest)))
 
 
-def _class_mass(weight: Tensor | None, x: Tensor) -> Tensor:
+def _class_mass(rows: Rows, x: Tensor) -> Tensor:
     """v_c as ``[1, C, 1]``: the class weights, or ones."""
-    if weight is None:
+    if rows.weight is None:
         return torch.ones((1, x.shape[1], 1), dtype=x.dtype, device=x.device)
-    return weight.to(x.dtype).reshape(1, -1, 1)
+    return rows.weight.to(x.dtype).reshape(1, -1, 1)
 
 
-def _probability_mass(
-    probabilities: Tensor, weight: Tensor | None, x: Tensor, valid: Tensor | None
-) -> Tensor:
-    """v_c · q_c."""
-    q = _inert(probabilities.to(x.dtype), valid)
-    return q if weight is None else q * _class_mass(weight, x)
+def _label_mass(rows: Rows, x: Tensor) -> Tensor:
+    """v_c · q_c, for rows with probabilities."""
+    if rows.probabilities is None:
+        raise LookupError("rows without probabilities have no mass of labels")
+    q = _inert(rows.probabilities.to(x.dtype), rows.valid)
+    return q if rows.weight is None else q * _class_mass(rows, x)
 
 
 def _widened(logits: Tensor) -> Tensor:

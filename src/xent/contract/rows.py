@@ -1,0 +1,73 @@
+"""The language between the floors: rows, their statistics, and the coefficients of a backward.
+
+Formulas hand rows to the primitive, the primitive hands them to a backend. Shapes: ``[outer, C,
+inner]`` for what has classes, ``[outer, inner]`` for what has one value per position.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Rows(NamedTuple):
+    """Checked, canonical rows. At most one of ``target`` and ``probabilities`` is there."""
+
+    logits: Tensor
+    """``[outer, C, inner]``, any of the four floating dtypes."""
+    target: Tensor | None = None
+    """int64 ``[outer, inner]``, in [0, C); 0 where a position does not count."""
+    probabilities: Tensor | None = None
+    """``[outer, C, inner]``."""
+    weight: Tensor | None = None
+    """Class weights ``[C]``: they enter ``uniform`` and ``cross``, not ``nll``."""
+    valid: Tensor | None = None
+    """bool ``[outer, inner]``: the positions that count; None means all."""
+
+
+class Vectors(NamedTuple):
+    """The statistics of rows, each ``[outer, inner]``; zero where a position does not count.
+
+    float32, or float64 for float64 logits. In reverse mode ``maximum`` is a constant, and the
+    derivative of ``rest`` is exp(x − maximum) at every class, the largest included: together they
+    give lse its derivative, softmax.
+    """
+
+    maximum: Tensor
+    """max_c x_c."""
+    rest: Tensor
+    """Σ_c exp(x_c − maximum) over all classes but one of the largest."""
+    nll: Tensor | None = None
+    """lse − x_y, for an index."""
+    uniform: Tensor | None = None
+    """Σ_c v_c (lse − x_c), if asked for."""
+    cross: Tensor | None = None
+    """Σ_c v_c q_c (lse − x_c), for probabilities."""
+
+    @property
+    def lse(self) -> Tensor:
+        """log Σ exp, also for rows of −inf (−inf) and rows that hold +inf (+inf)."""
+        lse = self.maximum + torch.log1p(self.rest)
+        return torch.where(self.maximum.isinf(), self.maximum, lse)
+
+    @property
+    def of_labels(self) -> Tensor:
+        """What the labels cost: nll for indices, cross for probabilities."""
+        cost = self.cross if self.nll is None else self.nll
+        if cost is None:
+            raise LookupError("statistics without a target have no cost of labels")
+        return cost
+
+
+class Coefficients(NamedTuple):
+    """The gradients at the statistics, ``[outer, inner]``; zero where a position does not count.
+
+    grad_c = (lse + nll + uniform·Σv + cross·Σvq)·p_c − nll·[c = y] − uniform·v_c − cross·v_c·q_c
+    """
+
+    lse: Tensor
+    nll: Tensor | None
+    uniform: Tensor | None
+    cross: Tensor | None
