@@ -92,3 +92,28 @@ def test_probability_targets(shape, dtype, options) -> None:
     true = (truth.logits_gradient, truth.target_gradient, truth.weight_gradient)
     for mine, other, gradient in zip(ours[1], theirs[1], true, strict=False):
         assert_no_further(mine, other, gradient)
+
+
+@pytest.mark.parametrize("logits", [torch.float16, torch.float32, torch.float64], ids=name)
+@pytest.mark.parametrize("labels", [torch.bfloat16, torch.float32, torch.float64], ids=name)
+@pytest.mark.parametrize("factors", [None, torch.float32, torch.float64], ids=name)
+def test_probabilities_of_another_dtype_are_promoted_as_in_torch(logits, labels, factors) -> None:
+    """And computed in the widest: a float64 loss has the digits of one."""
+    x = torch.randn(5, 4).to(logits)
+    q = torch.rand(5, 4).softmax(1).to(labels)
+    weight = None if factors is None else torch.rand(4).to(factors)
+    loss = xent.cross_entropy(x, q, weight)
+    assert loss.dtype == F.cross_entropy(x, q, weight).dtype
+    truth = reference.cross_entropy(x, q, weight).loss
+    assert abs(loss.item() - truth) <= 4 * torch.finfo(loss.dtype).eps * truth
+
+
+def test_sample_weights_of_ignored_positions_do_not_matter() -> None:
+    logits, target = torch.randn(3, 4), torch.tensor([0, -100, 2])
+    factors = torch.tensor([1.0, float("nan"), 2.0])
+    for reduction in REDUCTIONS:
+        loss = xent.cross_entropy(logits, target, sample_weight=factors, reduction=reduction)
+        clean = xent.cross_entropy(
+            logits, target, sample_weight=factors.nan_to_num(), reduction=reduction
+        )
+        assert torch.equal(loss, clean)
