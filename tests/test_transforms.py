@@ -459,7 +459,9 @@ class TestCompilers:
                 x, y = logits(size, 4), torch.arange(size) % 4
                 torch.testing.assert_close(loss(x, y), expected(x, y), **CLOSE)
 
-    @pytest.mark.parametrize("transform", ["grad", "jvp", "vmap"])
+    @pytest.mark.parametrize(
+        "transform", ["grad", "jvp", "vmap", "per-sample grad", "hessian", "jvp of grad"]
+    )
     def test_function_transforms_compile(self, transform) -> None:
         def loss(x):
             return xent.cross_entropy(x, INDEX, label_smoothing=0.1)
@@ -468,6 +470,9 @@ class TestCompilers:
             "grad": func.grad(loss),
             "jvp": lambda x: func.jvp(loss, (x,), (x.cos(),))[1],
             "vmap": lambda x: func.vmap(loss)(torch.stack([x, 2 * x])),
+            "per-sample grad": lambda x: func.vmap(func.grad(loss))(torch.stack([x, 2 * x])),
+            "hessian": func.hessian(loss),
+            "jvp of grad": lambda x: func.jvp(func.grad(loss), (x,), (x.cos(),))[1],
         }
         torch.compiler.reset()
         compiled = torch.compile(functions[transform], fullgraph=True, backend="aot_eager")
