@@ -161,3 +161,51 @@ def test_a_call_may_bring_its_own_denominator_and_sample_weight() -> None:
     factors = torch.tensor([1.0, 0.0, 2.0, 1.0])
     weighted = xent.cross_entropy(logits, target, sample_weight=factors, reduction="sum")
     torch.testing.assert_close(criterion(logits, target, sample_weight=factors), weighted / 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dim": -1},
+        {"ignore_index": (0, 3)},
+        {"reduction": "none"},
+        {"label_smoothing": 0.2},
+        {"denominator": "batch"},
+        {"on_empty": "zero", "ignore_index": (0, 1, 2, 3)},
+        {"dtype": torch.float64},
+        {"weight": torch.tensor([0.5, 1.0, 2.0, 3.0])},
+    ],
+    ids=lambda o: "-".join(o),
+)
+def test_a_module_forwards_each_of_its_options(options) -> None:
+    logits, target = torch.randn(4, 4, 4), torch.arange(16).reshape(4, 4) % 4
+    by_module = xent.CrossEntropyLoss(**options)(logits, target)
+    by_function = xent.cross_entropy(logits, target, **options)
+    assert by_module.dtype == by_function.dtype
+    assert torch.equal(by_module, by_function)
+    plain = xent.cross_entropy(logits, target)
+    assert not torch.equal(by_module.double(), plain.double()) or "dtype" in options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ignore_index": 1},
+        {"label_smoothing": 0.2},
+        {"weight": torch.tensor([0.5, 2.0])},
+        {"pos_weight": torch.tensor([0.5, 2.0])},
+        {"reduction": "sum"},
+    ],
+    ids=lambda o: "-".join(o),
+)
+def test_the_binary_module_forwards_each_of_its_options(options) -> None:
+    logits, target = torch.randn(4, 2), torch.tensor([[0, 1], [1, 0], [1, 1], [0, 0]])
+    by_module = xent.BCEWithLogitsLoss(**options)(logits, target)
+    assert torch.equal(by_module, xent.binary_cross_entropy_with_logits(logits, target, **options))
+    assert not torch.equal(by_module, xent.binary_cross_entropy_with_logits(logits, target))
+
+
+def test_options_of_a_module_are_kept_in_a_form_that_can_be_read_twice() -> None:
+    assert xent.CrossEntropyLoss(ignore_index=[1]).ignore_index == 1
+    assert xent.CrossEntropyLoss(ignore_index={1, 2}).ignore_index == (1, 2)
+    assert xent.CrossEntropyLoss(ignore_index=range(2)).ignore_index == (0, 1)
