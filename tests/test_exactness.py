@@ -321,3 +321,25 @@ def test_logits_become_rows_without_a_copy(view) -> None:
     assert rows._base is not None or rows is logits
     images = view(torch.randn(3, 5, 7)).movedim(-1, 1)
     assert layout_of(images, 1).rows(images).data_ptr() == images.data_ptr()
+
+
+def test_the_forward_derivative_at_a_sample_weight_of_zero_is_the_loss_behind_it() -> None:
+    logits, target = torch.randn(3, 4), torch.tensor([0, 1, 2])
+
+    def total(factors):
+        return xent.cross_entropy(logits, target, sample_weight=factors, reduction="sum")
+
+    _, tangent = torch.func.jvp(total, (torch.zeros(3),), (torch.ones(3),))
+    torch.testing.assert_close(tangent, F.cross_entropy(logits, target, reduction="sum"))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(torch.zeros(3), torch.ones(3))
+        tangent = torch.autograd.forward_ad.unpack_dual(total(dual)).tangent
+    torch.testing.assert_close(tangent, F.cross_entropy(logits, target, reduction="sum"))
+
+
+def test_without_gradients_a_learned_sample_weight_of_zero_is_inert() -> None:
+    logits, target = torch.tensor([[1.0, 2.0], [NAN, INF]]), torch.tensor([0, 1])
+    factors = torch.tensor([1.0, 0.0], requires_grad=True)
+    with torch.no_grad():
+        loss = xent.cross_entropy(logits, target, sample_weight=factors)
+    torch.testing.assert_close(loss, F.cross_entropy(logits[:1], target[:1]))
