@@ -39,7 +39,7 @@ PLANTED = [
     (rows, "return rows if valid is None else rows.masked_fill(_row(~valid), 0)", "return rows"),
     (weights, "return vector if valid is None else vector.masked_fill(~valid, 0)", "return vector"),
     # lost digits
-    (rows, "log_sum = torch.log1p(rest)", "log_sum = torch.log(1 + rest)"),
+    (rows, "torch.log1p(rest)\n    nll", "torch.log(1 + rest)\n    nll"),
     (rows, "* torch.expm1(-vectors.nll)", "* (torch.exp(-vectors.nll) - 1)"),
     (rows, "grad.scatter(1, place, others - total * (not_p / _row(1 + rest)))", "grad"),
     (rows, "logits if logits.dtype == torch.float64 else logits.float()", "logits"),

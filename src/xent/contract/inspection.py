@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+# Before, a transform inside of another one fails to compile, as for any custom function.
+_COMPILER_SEES_TRANSFORMS = torch.__version__ >= (2, 13)  # type: ignore[operator]  # typed as str
+
 
 def values_at_hand(tensor: Tensor) -> bool:
     """True for an ordinary CPU tensor outside of compilation, tracing and ``torch.func``.
@@ -46,7 +49,7 @@ def plain_operations_only() -> bool:
     The compiler refuses it inside ``torch.func`` transforms.
     """
     if torch.compiler.is_compiling():
-        return torch._C._functorch.peek_interpreter_stack() is not None
+        return _COMPILER_SEES_TRANSFORMS and torch._C._functorch.get_dynamic_layer_stack_depth() > 0
     return forward_mode() or _tracing()
 
 

@@ -20,15 +20,26 @@ from xent.contract.weights import zeroed
 def statistics(rows: Rows, with_uniform: bool) -> Vectors:
     """The statistics of rows; what was not asked for is None."""
     x = _inert(_widened(rows.logits), rows.valid)
-    maximum, rest, shifted = _softmax_parts(x)
-    log_sum = torch.log1p(rest)
+    if x.shape[1] == 0:
+        return _without_classes(rows, x.sum(1), with_uniform)
+    maximum, place = x.max(1, keepdim=True)
+    # At the maximum itself x − maximum is the constant 0 (NaN where there is no softmax): then no
+    # derivative contains 1 − 1, and the tail keeps its digits under autograd as well.
+    zero = torch.zeros_like(maximum).masked_fill(~maximum.isfinite(), torch.nan)
+    others = (x - maximum).scatter(1, place, zero - torch.inf)
+    rest = torch.exp(others).sum(1)
+    maximum, log_sum = maximum.squeeze(1), torch.log1p(rest)
     nll = uniform = cross = None
     if rows.target is not None:
-        nll = log_sum - _at(shifted, rows.target)
-    if with_uniform:
-        uniform = cost(_class_mass(rows, x), _row(log_sum) - shifted).sum(1)
-    if rows.probabilities is not None:
-        cross = cost(_label_mass(rows, x), _row(log_sum) - shifted).sum(1)
+        target = _row(rows.target)
+        behind = others.gather(1, target).masked_fill(target == place, 0)
+        nll = log_sum - behind.squeeze(1)
+    if with_uniform or rows.probabilities is not None:
+        surprise = _row(log_sum) - others.scatter(1, place, zero)
+        if with_uniform:
+            uniform = cost(_class_mass(rows, x), surprise).sum(1)
+        if rows.probabilities is not None:
+            cross = cost(_label_mass(rows, x), surprise).sum(1)
     vectors = (maximum, rest, nll, uniform, cross)
     return Vectors(*(v if v is None else zeroed(v, rows.valid) for v in vectors))  # type: ignore[arg-type]
 
@@ -82,19 +93,15 @@ def label_gradients(
     return at_probabilities, at_weight.sum((0, 2)).to(rows.weight.dtype)
 
 
-def _softmax_parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``(maximum, rest, shifted)``: shifted is x − maximum, and a constant at the maximum itself.
-
-    So no derivative of these contains 1 − 1: the tail keeps its digits under autograd as well.
-    """
-    if x.shape[1] == 0:  # no classes: log Σ exp = −inf
-        empty = x.sum(1)
-        return torch.full_like(empty, -torch.inf), empty, x
-    maximum, place = x.max(1, keepdim=True)
-    zero = maximum - maximum  # but NaN for ±inf: rows without a finite maximum have no softmax
-    shifted = (x - maximum).scatter(1, place, zero)
-    rest = torch.exp(shifted).scatter(1, place, zero).sum(1)
-    return maximum.squeeze(1), rest, shifted
+def _without_classes(rows: Rows, zero: Tensor, with_uniform: bool) -> Vectors:
+    """Sums over nothing: log Σ exp = −inf, and no cost."""
+    return Vectors(
+        torch.full_like(zero, -torch.inf),
+        rest=zero,
+        nll=None if rows.target is None else zero,
+        uniform=zero if with_uniform else None,
+        cross=None if rows.probabilities is None else zero,
+    )
 
 
 def _cross_gradient(mass: Tensor, exp: Tensor, rest: Tensor, place: Tensor) -> Tensor:
@@ -131,13 +138,6 @@ def _widened(logits: Tensor) -> Tensor:
 def _inert(rows: Tensor, valid: Tensor | None) -> Tensor:
     """Rows that don't count, replaced by zeros: nothing they hold can reach a result."""
     return rows if valid is None else rows.masked_fill(_row(~valid), 0)
-
-
-def _at(rows: Tensor, index: Tensor) -> Tensor:
-    """The element of each row at the target: ``[outer, inner]``."""
-    if rows.shape[1] == 0:  # no classes, so every position is ignored: any finite value will do
-        return rows.sum(1)
-    return rows.gather(1, _row(index)).squeeze(1)
 
 
 def _row(vector: Tensor) -> Tensor:
