@@ -323,6 +323,7 @@ def test_logits_become_rows_without_a_copy(view) -> None:
     assert layout_of(images, 1).rows(images).data_ptr() == images.data_ptr()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, at first use
 def test_the_forward_derivative_at_a_sample_weight_of_zero_is_the_loss_behind_it() -> None:
     logits, target = torch.randn(3, 4), torch.tensor([0, 1, 2])
 

@@ -49,7 +49,7 @@ SHARED_WITH_TORCH: list[tuple[str, Callable[..., object], type[Exception], str]]
         "several labels per row",
         lambda f: f(X, torch.zeros(3, 2).long()),
         RuntimeError,
-        "One class per position is needed; for several at once use BCEWithLogitsLoss.",
+        "Its class axis holds 2, that of input 5.",
     ),
     (
         "batch sizes differ",
@@ -150,7 +150,12 @@ SHARED_WITH_TORCH: list[tuple[str, Callable[..., object], type[Exception], str]]
         NotImplementedError,
         "Are logits and labels swapped? The logits come first.",
     ),
-    ("integer logits", lambda f: f(X.long(), Y), NotImplementedError, "input.float()."),
+    (
+        "integer logits",
+        lambda f: f(X.long(), Y),
+        NotImplementedError,
+        "Pass the logits, before argmax.",
+    ),
     (
         "complex logits",
         lambda f: f(X.cfloat(), Y),
@@ -224,13 +229,31 @@ SHARED_WITH_TORCH: list[tuple[str, Callable[..., object], type[Exception], str]]
         "unbatched with a matrix of labels",
         lambda f: f(X[0], torch.zeros(2, 2).long()),
         RuntimeError,
-        "Without a batch axis there is one label.",
+        "target: expected class indices of shape () for input of shape (5,)",
     ),
     (
         "one logit per integer label",
         lambda f: f(X[:, :1], Y[:, None]),
         RuntimeError,
-        "for one logit per yes-or-no label use binary_cross_entropy_with_logits.",
+        "For one logit per yes-or-no label use binary_cross_entropy_with_logits, with labels in",
+    ),
+    (
+        "transposed labels",
+        lambda f: f(SEQUENCE.transpose(1, 2), torch.zeros(7, 4).long()),
+        ValueError,
+        "Its axes are in another order: see target.permute.",
+    ),
+    (
+        "0/1 labels for one logit",
+        lambda f: f(X[:, :1], torch.tensor([0, 1, 1])),
+        IndexError,
+        "For one logit per yes-or-no label use binary_cross_entropy_with_logits",
+    ),
+    (
+        "a class more than outputs",
+        lambda f: f(X, torch.tensor([0, 5, 3])),
+        IndexError,
+        "target[1] is 5; expected 0..4 or ignore_index=-100. Are there more classes than the 5",
     ),
     ("no labels", lambda f: f(X, None), TypeError, "target: expected a Tensor; got None of type"),
     ("sparse logits", lambda f: f(X.to_sparse(), Y), NotImplementedError, "(3, 5), sparse."),
@@ -269,7 +292,9 @@ OWN_OPTIONS = [
         "target[2] is 7; expected 0..4. Is a padding id missing",
     ),
     (
-        lambda: xent.cross_entropy(X, torch.tensor([-56, 2, 1], dtype=torch.int8)),
+        lambda: xent.cross_entropy(
+            torch.zeros(3, 201), torch.tensor([-56, 2, 1], dtype=torch.int8)
+        ),
         IndexError,
         "int8 ends at 127; larger labels become negative: keep labels in int64.",
     ),
@@ -347,7 +372,7 @@ OWN_OPTIONS = [
         lambda: xent.CrossEntropyLoss(X, Y),
         RuntimeError,
         "size_average: expected a bool or None; got an int64 tensor of shape (3,). Are input and "
-        "target in the constructor? Construct first, then call: CrossEntropyLoss()(input, target).",
+        "target in the constructor? Construct the loss first, then call it: Loss()(input, target).",
     ),
     (lambda: xent.CrossEntropyLoss(reduction="avg"), ValueError, "reduction: "),
     (lambda: xent.CrossEntropyLoss(label_smoothing=2), RuntimeError, "label_smoothing: "),
@@ -384,7 +409,7 @@ BINARY: list[tuple[Callable[..., object], type[Exception], str]] = [
     (
         lambda f: f(X[:, :1], Q[:, 0]),
         ValueError,
-        "Give them one shape: target.reshape(input.shape).",
+        "Their number is right: target.reshape((3, 1)).",
     ),
     (lambda f: f(X.long(), Q), NotImplementedError, "Are logits and labels swapped?"),
     (lambda f: f(X, Q, torch.ones(4)), RuntimeError, "weight: expected a shape that broadcasts"),

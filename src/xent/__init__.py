@@ -1,4 +1,4 @@
-"""Cross-entropy for PyTorch: exact, fused, explained."""
+"""Cross-entropy for PyTorch, closer to the mathematics than torch's own."""
 
 from xent import functional, nn
 from xent.functional import (

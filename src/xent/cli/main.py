@@ -53,7 +53,7 @@ class OneLineErrors(click.Group):
 @click.version_option(__version__, prog_name="xent")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Cross-entropy for PyTorch: exact, fused, explained."""
+    """Cross-entropy for PyTorch, closer to the mathematics than torch's own."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from xent.contract.dtypes import under_autocast
 from xent.contract.errors import described, mistake, require_same_device, require_tensor, shape
+from xent.contract.remedies import for_order
 
 
 def check_labels(target: Tensor, logits: Tensor) -> None:
@@ -19,7 +20,7 @@ def check_labels(target: Tensor, logits: Tensor) -> None:
             "target",
             expected=f"one label per logit, the shape of input, {shape(logits)}",
             got=f"shape {shape(target)}",
-            remedy="Give them one shape: target.reshape(input.shape)."
+            remedy=for_order(tuple(target.shape), tuple(logits.shape))
             if same_count
             else "For one label among several classes use cross_entropy.",
         )

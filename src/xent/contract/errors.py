@@ -52,6 +52,8 @@ def require_tensor(argument: str, value: Any) -> None:
     remedy = ""
     if isinstance(getattr(value, "logits", None), Tensor):
         remedy = f"Pass the logits of this output: {argument}.logits."
+    elif isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
+        remedy = f"Pass the tensor that holds them, or torch.stack({argument})."
     elif isinstance(value, int | float | list | tuple) or hasattr(value, "__array__"):
         remedy = f"Wrap it: torch.as_tensor({argument})."
     raise mistake(TypeError, argument, expected="a Tensor", got=described(value), remedy=remedy)

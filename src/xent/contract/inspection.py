@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-# Before, a transform inside of another one fails to compile, as for any custom function.
+# Before torch 2.13 a transform inside of another one does not compile, nor for any custom function.
 _COMPILER_SEES_TRANSFORMS = torch.__version__ >= (2, 13)  # type: ignore[operator]  # typed as str
 
 
@@ -46,7 +46,7 @@ def forward_mode() -> bool:
 def plain_operations_only() -> bool:
     """True where a custom autograd function is wrong (forward mode), lost (a trace) or refused.
 
-    The compiler refuses it inside ``torch.func`` transforms.
+    The compiler refuses it inside nested ``torch.func`` transforms.
     """
     if torch.compiler.is_compiling():
         return _COMPILER_SEES_TRANSFORMS and torch._C._functorch.get_dynamic_layer_stack_depth() > 0

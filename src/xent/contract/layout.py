@@ -121,7 +121,7 @@ def check_logits(
     if not is_supported_float(logits.dtype) or logits.layout != torch.strided:
         swapped = isinstance(target, Tensor) and target.is_floating_point()
         integers = not logits.is_floating_point() and not logits.is_complex()
-        remedy = f"Convert them: {name}.float()." if integers else ""
+        remedy = "Are these classes? Pass the logits, before argmax." if integers else ""
         if integers and swapped:
             remedy = "Are logits and labels swapped? The logits come first."
         raise mistake(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xent.contract.errors import as_number, described, mistake
+from xent.contract.inspection import values_at_hand
 
 Denominator = Literal["valid", "weight", "batch"] | float | Tensor
 OnEmpty = Literal["nan", "zero"]
@@ -57,13 +59,13 @@ def checked_reduction(
     if size_average is not None or reduce is not None:
         mode = _from_deprecated(size_average, reduce)
     if mode not in _REDUCTIONS:
-        raise mistake(ValueError, "reduction", expected=_any_of(_REDUCTIONS), got=repr(mode))
+        raise mistake(ValueError, "reduction", expected=_any_of(_REDUCTIONS), got=_shown(mode))
     if on_empty not in _ON_EMPTY:
         raise mistake(
             ValueError,
             "on_empty",
             expected=_any_of(_ON_EMPTY),
-            got=repr(on_empty),
+            got=_shown(on_empty),
             remedy="It is the mean over no position at all.",
         )
     if denominator is not None:
@@ -80,8 +82,8 @@ def _from_deprecated(size_average: bool | None, reduce: bool | None) -> str:
                 argument,
                 expected="a bool or None",
                 got=described(value),
-                remedy="Are input and target in the constructor? "
-                "Construct first, then call: CrossEntropyLoss()(input, target).",
+                remedy="Are input and target in the constructor? Construct the loss first, then "
+                "call it: Loss()(input, target). A sample weight goes by name, sample_weight=.",
             )
     average = True if size_average is None else size_average
     separate = reduce is not None and not reduce
@@ -109,7 +111,7 @@ def _checked_denominator(denominator: Any, mode: str) -> Any:
     kind: type[Exception] = TypeError
     if isinstance(denominator, Tensor):
         real = not denominator.is_complex() and denominator.dtype != torch.bool
-        if real and denominator.ndim == 0:
+        if real and denominator.ndim == 0 and not _is_known_negative(denominator):
             return denominator
         kind = ValueError
     elif isinstance(denominator, str):
@@ -127,6 +129,15 @@ def _checked_denominator(denominator: Any, mode: str) -> Any:
         got=described(denominator),
         remedy=remedy,
     )
+
+
+def _is_known_negative(number: Tensor) -> bool:
+    return values_at_hand(number) and not bool(number >= 0)  # NaN too
+
+
+def _shown(value: Any) -> str:
+    """An option as it was written; a tensor in its place by shape."""
+    return described(value) if isinstance(value, Tensor) else reprlib.repr(value)
 
 
 def _any_of(words: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -79,14 +80,15 @@ def equal_to_any(labels: Tensor, values: tuple[int, ...]) -> Tensor:
     wide = labels if labels.dtype == torch.float64 else labels.to(_comparable(labels.dtype))
     found = torch.zeros_like(wide, dtype=torch.bool)
     for value in values:
-        found = found | (wide == value)
+        if -(2**63) <= value < 2**63:
+            found = found | (wide == value)
     return found
 
 
 def _is_integer(value: Any) -> bool:
-    if isinstance(value, Tensor) and (value.ndim or value.is_floating_point()):
+    if isinstance(value, Tensor) and (value.ndim or value.dtype not in _INTEGERS):
         return False
-    return not isinstance(value, bool) and (isinstance(value, int) or hasattr(value, "__index__"))
+    return isinstance(value, int | numbers.Integral | Tensor) and not isinstance(value, bool)
 
 
 def _comparable(dtype: torch.dtype) -> torch.dtype:

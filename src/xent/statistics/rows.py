@@ -149,7 +149,8 @@ class _StatisticsFunction(torch.autograd.Function):
         )
         at_logits = at_probabilities = at_weight = None
         if ctx.needs_input_grad[0]:
-            backend = backend_for(rows.logits)
+            # A gradient that is differentiated again must be the definition's.
+            backend = definition if torch.is_grad_enabled() else backend_for(rows.logits)
             at_logits = backend.logit_gradient(rows, vectors, coefficients)
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
             labels = definition.label_gradients(rows, vectors, coefficients)
