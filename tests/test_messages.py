@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -253,7 +254,8 @@ SHARED_WITH_TORCH: list[tuple[str, Callable[..., object], type[Exception], str]]
         "a class more than outputs",
         lambda f: f(X, torch.tensor([0, 5, 3])),
         IndexError,
-        "target[1] is 5; expected 0..4 or ignore_index=-100. Are there more classes than the 5",
+        "target[1] is 5; expected 0..4 or ignore_index=-100. "
+        "Is a padding id missing from ignore_index? Or are there more classes than outputs?",
     ),
     ("no labels", lambda f: f(X, None), TypeError, "target: expected a Tensor; got None of type"),
     ("sparse logits", lambda f: f(X.to_sparse(), Y), NotImplementedError, "(3, 5), sparse."),
@@ -465,3 +467,12 @@ def test_deprecated_constructor_arguments_warn_at_the_caller() -> None:
     assert said[0].filename == __file__
     with pytest.warns(UserWarning, match="please use reduction='none' instead"):
         assert xent.BCEWithLogitsLoss(reduce=False).reduction == "none"
+
+
+def test_the_readme_quotes_the_message() -> None:
+    target = torch.arange(18)
+    target[17] = 50257
+    with pytest.raises(IndexError) as said:
+        xent.cross_entropy(torch.zeros(1, 50257).expand(18, 50257), target)
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert str(said.value) in " ".join(readme.split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xent.contract.errors import shape
+from xent.contract.errors import plain, shape
 from xent.contract.layout import Layout
 
 _ONE_LOGIT = (
@@ -26,7 +26,7 @@ def for_shape(got: tuple[int, ...], layout: Layout) -> str:
         )
     if got == logits[1:] and dim == 1 and len(logits) > 2:
         return "Is there no batch axis? Say dim=0."
-    if got and len(got) == 1 and got[0] == _count(logits[:-1]) != _count(positions):
+    if len(got) == 1 and got[0] == _count(logits[:-1]) != _count(positions):
         return f"Flatten the logits as well: input.reshape(-1, {logits[-1]})."
     if _count(got) == _count(positions):
         return for_order(got, positions)
@@ -79,12 +79,10 @@ def for_integers_in_the_shape_of_logits(layout: Layout) -> str:
 def for_range(target: Tensor, bad: int, counted: Tensor, ignored: tuple[int, ...], c: int) -> str:
     """A label outside [0, c): ``bad`` is the first, ``counted`` all that are not ignored."""
     dtype = target.dtype
-    wrapped = [
-        value for value in ignored if value < 0 and bad == value % 2 ** torch.iinfo(dtype).bits
-    ]
-    name = str(dtype).removeprefix("torch.")
+    span = 2 ** torch.iinfo(dtype).bits
+    wrapped = [value for value in ignored if value < 0 and bad == value % span]
     if wrapped:
-        return f"{name} cannot hold {wrapped[0]}, which became {bad}: keep labels in int64."
+        return f"{plain(dtype)} cannot hold {wrapped[0]}, which became {bad}: keep labels in int64."
     if dtype == torch.int8 and bad < 0 and c > 128:
         return "int8 ends at 127; larger labels become negative: keep labels in int64."
     if c == 1:
@@ -93,9 +91,8 @@ def for_range(target: Tensor, bad: int, counted: Tensor, ignored: tuple[int, ...
         return "Do the labels count from 1? Subtract 1 from them."
     if bad == 255:
         return "Is 255 the mark of unlabelled pixels? Then say ignore_index=255."
-    if bad == c:
-        return f"Are there more classes than the {c} outputs?"
-    return "Is a padding id missing from ignore_index?"
+    padding = "Is a padding id missing from ignore_index?"
+    return padding if bad < 0 else f"{padding} Or are there more classes than outputs?"
 
 
 def _for_sizes(got: tuple[int, ...], positions: tuple[int, ...]) -> str:

@@ -106,7 +106,8 @@ def canonical_statistics(rows: Rows, *, uniform: bool = False) -> Vectors:
     """Statistics of checked, canonical rows: what every loss of this library calls."""
     if plain_operations_only():
         return definition.statistics(rows, uniform)
-    return Vectors(*_StatisticsFunction.apply(*rows, uniform))  # type: ignore[no-untyped-call]
+    vectors = _StatisticsFunction.apply(*rows, uniform)  # type: ignore[no-untyped-call]  # torch's
+    return Vectors(*vectors)
 
 
 class _StatisticsFunction(torch.autograd.Function):
@@ -160,4 +161,5 @@ class _StatisticsFunction(torch.autograd.Function):
 
 # Torch asks for the signature of forward at every call; it takes as long as the arithmetic of a
 # small batch. inspect finds it here.
-_StatisticsFunction.forward.__signature__ = inspect.signature(_StatisticsFunction.forward)  # type: ignore[attr-defined]
+_signature = inspect.signature(_StatisticsFunction.forward)
+_StatisticsFunction.forward.__signature__ = _signature  # type: ignore[attr-defined]  # inspect's

@@ -40,15 +40,15 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
             uniform = cost(_class_mass(rows, x), surprise).sum(1)
         if rows.probabilities is not None:
             cross = cost(_label_mass(rows, x), surprise).sum(1)
-    vectors = (maximum, rest, nll, uniform, cross)
-    return Vectors(*(v if v is None else zeroed(v, rows.valid) for v in vectors))  # type: ignore[arg-type]
+    costs = (v if v is None else zeroed(v, rows.valid) for v in (nll, uniform, cross))
+    return Vectors(zeroed(maximum, rows.valid), zeroed(rest, rows.valid), *costs)
 
 
 def logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
     """The gradient at the logits, in their dtype; ``Coefficients`` has its formula.
 
     Where a class may be nearly certain, p − 1 keeps its digits: at the label it is expm1(−nll),
-    at the maximum −rest / (1 + rest).
+    at the maximum −rest / (1 + rest). The part of ``uniform`` is a plain difference.
     """
     if rows.logits.numel() == 0:
         return torch.zeros_like(rows.logits)
