@@ -1,0 +1,302 @@
+"""From memory into lanes and back: at any offset, with a mask at the ends, with any float type.
+
+An array stands for memory here, from its first element on: offsets count elements and may go
+beyond the array's own length, as far as the tensor behind it goes. Kernels check nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+from xent.backends.numba.lanes import (
+    BIT,
+    F32,
+    F64,
+    I16,
+    I32,
+    I64,
+    Lanes,
+    call,
+    computed,
+    narrow,
+    splat,
+    suffix,
+    wide,
+)
+
+BFLOAT16, FLOAT16 = types.uint16, types.int16  # stand-ins: numpy has no bfloat16, numba no float16
+_IN_MEMORY = {
+    types.float32: F32,
+    types.float64: F64,
+    FLOAT16: ir.HalfType(),
+    BFLOAT16: I16,
+    types.boolean: ir.IntType(8),
+    types.int64: I64,
+}
+
+
+@intrinsic
+def load(_typing: Any, array: Any, offset: Any) -> Any:
+    """A wide vector from this offset on."""
+    return _load(wide(array.dtype), array, offset)
+
+
+@intrinsic
+def load_some(_typing: Any, array: Any, offset: Any, count: Any, fill: Any) -> Any:
+    """A narrow vector of which only the first ``count`` lanes are read; the others are ``fill``."""
+    return _load_some(narrow(array.dtype), array, offset, count, fill)
+
+
+@intrinsic
+def load_part(_typing: Any, array: Any, offset: Any, count: Any, fill: Any) -> Any:
+    """A wide vector of which only the first ``count`` lanes are read; the others are ``fill``."""
+    return _load_some(wide(array.dtype), array, offset, count, fill)
+
+
+@intrinsic
+def load_flags(_typing: Any, array: Any, offset: Any, count: Any, like: Any) -> Any:
+    """The first ``count`` of these bools as a mask for this vector; the others are False."""
+    lanes = Lanes(types.boolean, like.count)
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        memory = ir.VectorType(ir.IntType(8), like.count)
+        pointer = _pointer(context, builder, array, args[0], args[1], memory)
+        mask = _first(builder, like.count, args[2])
+        flags = _masked_load(builder, memory, pointer, mask)
+        return builder.trunc(flags, lanes.llvm())
+
+    return lanes(array, offset, count, like), codegen
+
+
+@intrinsic
+def gather(
+    _typing: Any, array: Any, offset: Any, stride: Any, index: Any, first: Any, count: Any
+) -> Any:
+    """``array[offset + lane + stride·index[first + lane]]``; lanes from ``count`` on are 0."""
+    lanes = wide(array.dtype)
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        memory = _memory_type(array, lanes)
+        mask = _first(builder, lanes.count, args[5])
+        pointers = _pointers(context, builder, array, index, args, mask, memory)
+        return _widened(builder, _gathered(builder, memory, pointers, mask), lanes)
+
+    return lanes(array, offset, stride, index, first, count), codegen
+
+
+@intrinsic
+def look_up(_typing: Any, table: Any, index: Any, first: Any, count: Any) -> Any:
+    """``table[index[first + lane]]``; lanes from ``count`` on are 0."""
+    lanes = wide(table.dtype)
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        memory = _memory_type(table, lanes)
+        mask = _first(builder, lanes.count, args[3])
+        place = (args[0], I64(0), I64(1), args[1], args[2])
+        pointers = _pointers(context, builder, table, index, place, mask, memory, apart=0)
+        return _widened(builder, _gathered(builder, memory, pointers, mask), lanes)
+
+    return lanes(table, index, first, count), codegen
+
+
+@intrinsic
+def scatter(
+    _typing: Any, array: Any, offset: Any, stride: Any, index: Any, first: Any, count: Any,
+    value: Any,
+) -> Any:  # fmt: skip
+    """Writes lanes to where ``gather`` reads them."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        memory = _memory_type(array, value)
+        mask = _first(builder, value.count, args[5])
+        pointers = _pointers(context, builder, array, index, args, mask, memory)
+        name = f"llvm.masked.scatter.{suffix(memory)}.v{value.count}p0"
+        stored = _narrowed(builder, args[6], memory)
+        call(builder, name, ir.VoidType(), stored, pointers, I32(1), mask)
+        return context.get_dummy_value()
+
+    return types.void(array, offset, stride, index, first, count, value), codegen
+
+
+@intrinsic
+def read(_typing: Any, array: Any, offset: Any) -> Any:
+    """One number, as float64."""
+    lanes = Lanes(computed(array.dtype), 1)
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        memory = _memory_type(array, lanes)
+        pointer = _pointer(context, builder, array, args[0], args[1], memory)
+        one = _widened(builder, builder.load(pointer, align=1), lanes)
+        number = builder.extract_element(one, I32(0))
+        return context.cast(builder, number, lanes.element, types.float64)
+
+    return types.float64(array, offset), codegen
+
+
+@intrinsic
+def write(_typing: Any, array: Any, offset: Any, number: Any) -> Any:
+    """Writes one number."""
+    lanes = Lanes(computed(array.dtype), 1)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = _memory_type(array, lanes)
+        one = splat(
+            builder, lanes.llvm(), context.cast(builder, args[2], sig.args[2], lanes.element)
+        )
+        pointer = _pointer(context, builder, array, args[0], args[1], memory)
+        builder.store(_narrowed(builder, one, memory), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, offset, number), codegen
+
+
+def _load_some(lanes: Lanes, array: Any, offset: Any, count: Any, fill: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        filled = context.cast(builder, args[3], sig.args[3], lanes.element)
+        mask = _first(builder, lanes.count, args[2])
+        memory = _memory_type(array, lanes)
+        pointer = _pointer(context, builder, array, args[0], args[1], memory)
+        raw = _masked_load(builder, memory, pointer, mask)
+        return builder.select(
+            mask, _widened(builder, raw, lanes), splat(builder, lanes.llvm(), filled)
+        )
+
+    return lanes(array, offset, count, fill), codegen
+
+
+@intrinsic
+def store(_typing: Any, array: Any, offset: Any, value: Any) -> Any:
+    """Writes all lanes from this offset on."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        memory = _memory_type(array, value)
+        pointer = _pointer(context, builder, array, args[0], args[1], memory)
+        builder.store(_narrowed(builder, args[2], memory), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, offset, value), codegen
+
+
+@intrinsic
+def store_some(_typing: Any, array: Any, offset: Any, count: Any, value: Any) -> Any:
+    """Writes the first ``count`` lanes, of a narrow or of a wide vector."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        memory = _memory_type(array, value)
+        call(
+            builder,
+            f"llvm.masked.store.{suffix(memory)}.p0",
+            ir.VoidType(),
+            _narrowed(builder, args[3], memory),
+            _pointer(context, builder, array, args[0], args[1], memory),
+            I32(1),
+            _first(builder, value.count, args[2]),
+        )
+        return context.get_dummy_value()
+
+    return types.void(array, offset, count, value), codegen
+
+
+@intrinsic
+def prefetch(_typing: Any, array: Any, offset: Any) -> Any:
+    """Asks for the memory of a wide vector, to be in the cache when its turn comes."""
+
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        lanes = wide(array.dtype)
+        memory = _memory_type(array, lanes)
+        pointer = _pointer(context, builder, array, args[0], args[1], memory)
+        line = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        for start in range(0, lanes.count * array.dtype.bitwidth // 8, 64):
+            at = builder.gep(line, [I32(start)])
+            call(builder, "llvm.prefetch.p0", ir.VoidType(), at, I32(0), I32(2), I32(1))
+        return context.get_dummy_value()
+
+    return types.void(array, offset), codegen
+
+
+def _load(lanes: Lanes, array: Any, offset: Any) -> Any:
+    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
+        memory = _memory_type(array, lanes)
+        pointer = _pointer(context, builder, array, args[0], args[1], memory)
+        return _widened(builder, builder.load(pointer, align=1), lanes)
+
+    return lanes(array, offset), codegen
+
+
+def _masked_load(builder: Any, memory: ir.VectorType, pointer: Any, mask: Any) -> Any:
+    name = f"llvm.masked.load.{suffix(memory)}.p0"
+    return call(builder, name, memory, pointer, I32(1), mask, ir.Constant(memory, None))
+
+
+def _gathered(builder: Any, memory: ir.VectorType, pointers: Any, mask: Any) -> Any:
+    name = f"llvm.masked.gather.{suffix(memory)}.v{memory.count}p0"
+    return call(builder, name, memory, pointers, I32(1), mask, ir.Constant(memory, None))
+
+
+def _pointers(
+    context: Any, builder: Any, kind: Any, index: Any, args: Any, mask: Any, memory: Any,
+    apart: int = 1,
+) -> Any:  # fmt: skip
+    """One address per lane, ``apart`` elements from the last one for the same index.
+
+    ``args`` begins with array, offset, stride, index array and its first element.
+    """
+    array, offset, stride, indices, first = args[:5]
+    whole = ir.VectorType(I64, memory.count)
+    labels = _masked_load(
+        builder, whole, _pointer(context, builder, index, indices, first, whole), mask
+    )
+    lane = ir.Constant(whole, [I64(k * apart) for k in range(memory.count)])
+    steps = builder.add(builder.mul(labels, splat(builder, whole, stride)), lane)
+    base = builder.ptrtoint(_pointer(context, builder, kind, array, offset, memory), I64)
+    size = kind.dtype.bitwidth // 8
+    bytes_ = builder.mul(steps, splat(builder, whole, size))
+    addresses = builder.add(splat(builder, whole, base), bytes_)
+    return builder.inttoptr(addresses, ir.VectorType(ir.PointerType(), memory.count))
+
+
+def _memory_type(array: Any, lanes: Lanes) -> ir.VectorType:
+    return ir.VectorType(_IN_MEMORY[array.dtype], lanes.count)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, offset: Any, memory: Any) -> Any:
+    data = make_array(kind)(context, builder, array).data
+    typed = builder.bitcast(data, memory.element.as_pointer())
+    return builder.bitcast(builder.gep(typed, [offset]), memory.as_pointer())
+
+
+def _first(builder: Any, lanes: int, count: Any) -> Any:
+    """A mask of the first ``count`` lanes; a count near the end of a row fits 32 bits."""
+    places = ir.VectorType(I32, lanes)
+    order = ir.Constant(places, [I32(k) for k in range(lanes)])
+    limit = splat(builder, places, builder.trunc(count, I32))
+    return builder.icmp_signed("<", order, limit)
+
+
+def _widened(builder: Any, raw: Any, lanes: Lanes) -> Any:
+    """What was in memory, as it is computed with."""
+    vector = lanes.llvm()
+    if raw.type.element == I16:  # bfloat16 is the upper half of a float32
+        whole = ir.VectorType(I32, lanes.count)
+        upper = builder.shl(builder.zext(raw, whole), splat(builder, whole, 16))
+        return builder.bitcast(upper, vector)
+    return raw if raw.type == vector else builder.fpext(raw, vector)
+
+
+def _narrowed(builder: Any, value: Any, memory: ir.VectorType) -> Any:
+    """What was computed, as it is stored: to the nearest, ties to even."""
+    if memory.element != I16:
+        return value if value.type == memory else builder.fptrunc(value, memory)
+    whole = ir.VectorType(I32, memory.count)
+    bits = builder.bitcast(value, whole)
+    sixteen, one = splat(builder, whole, 16), splat(builder, whole, 1)
+    odd = builder.and_(builder.lshr(bits, sixteen), one)
+    rounded = builder.add(bits, builder.add(odd, splat(builder, whole, 0x7FFF)))
+    nan = builder.fcmp_unordered("!=", value, value)  # rounding could turn one into infinity
+    kept = builder.select(nan, splat(builder, whole, 0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(kept, sixteen), memory)
