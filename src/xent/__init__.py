@@ -8,6 +8,7 @@ from xent.functional import (
     dense_cross_entropy,
     row_statistics,
 )
+from xent.statistics import backend, explain_dispatch
 from xent.nn import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
@@ -24,9 +25,11 @@ __all__ = [
     "DenseCrossEntropyLoss",
     "RowStatistics",
     "__version__",
+    "backend",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dense_cross_entropy",
+    "explain_dispatch",
     "functional",
     "nn",
     "row_statistics",

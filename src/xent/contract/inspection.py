@@ -24,6 +24,14 @@ def values_at_hand(tensor: Tensor) -> bool:
     )
 
 
+def is_ordinary(tensor: Tensor) -> bool:
+    """True where a kernel of our own may read the memory behind a CPU tensor.
+
+    Not where torch only pretends to compute, or wants to see every operation.
+    """
+    return values_at_hand(tensor) and not torch._C._len_torch_dispatch_stack()
+
+
 def is_differentiated(tensor: Tensor) -> bool:
     """True if a derivative with respect to this tensor may be asked for, in either mode.
 

@@ -62,12 +62,14 @@ class Vectors(NamedTuple):
 
 
 class Coefficients(NamedTuple):
-    """The gradients at the statistics, ``[outer, inner]``; zero where a position does not count.
+    """The gradients at the statistics, ``[outer, inner]``; None is zero.
+
+    What they are at positions that do not count does not matter.
 
     grad_c = (lse + nll + uniform·Σv + cross·Σvq)·p_c − nll·[c = y] − uniform·v_c − cross·v_c·q_c
     """
 
-    lse: Tensor
+    lse: Tensor | None
     nll: Tensor | None
     uniform: Tensor | None
     cross: Tensor | None

@@ -1,13 +1,31 @@
-"""Which backend computes the row statistics of a tensor."""
+"""Which backend computes the row statistics of a tensor, and why not another."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Protocol, cast
 
+import torch
 from torch import Tensor
 
 from xent.backends.torch import rows as torch_rows
+from xent.contract.errors import mistake
+from xent.contract.inspection import is_ordinary
 from xent.contract.rows import Coefficients, Rows, Vectors
+
+LEAST = 64
+"""Logits below which torch's operations are as quick as a kernel, or quicker."""
+
+_NAMES = ("numba", "torch")
+_log = logging.getLogger("xent")
+_asked_for: ContextVar[str | None] = ContextVar("xent backend", default=None)
 
 
 class RowBackend(Protocol):
@@ -21,12 +39,147 @@ class RowBackend(Protocol):
         """The statistics of rows; what was not asked for is None."""
         ...
 
-    def logit_gradient(self, rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
-        """The gradient at the logits, in their dtype."""
+    def logit_gradient(
+        self, rows: Rows, vectors: Vectors, coefficients: Coefficients, *, inplace: bool = False
+    ) -> Tensor:
+        """The gradient at the logits, in their dtype; with ``inplace`` it overwrites them."""
         ...
 
 
-def backend_for(logits: Tensor) -> RowBackend:
-    """The backend for these logits: so far the readable one, on every device."""
-    del logits
-    return torch_rows
+@dataclass(frozen=True)
+class Dispatch:
+    """The backend that computes, and why each other one does not."""
+
+    backend: str
+    refusals: dict[str, str]
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"not {name}: {reason}" for name, reason in self.refusals.items())
+        return f"{self.backend} ({reasons})" if reasons else self.backend
+
+
+def backend_for(logits: Tensor, *others: Tensor | None) -> RowBackend:
+    """The backend for these logits; the other tensors only have to be within its reach."""
+    choice = dispatch_of(logits, *others)
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("row statistics of %s %s: %s", tuple(logits.shape), logits.dtype, choice)
+    return torch_rows if choice.backend == "torch" else numba_rows()
+
+
+def dispatch_of(logits: Tensor, *others: Tensor | None) -> Dispatch:
+    """Numba for ordinary CPU tensors, the definition for all others."""
+    refusal = _numba_refusal(logits, *others)
+    if refusal is None:
+        return _NUMBA
+    return Dispatch("torch", {"numba": refusal})
+
+
+_NUMBA = Dispatch("numba", {"torch": "it is the slower one here"})
+
+
+def compiles_to_an_operator(logits: Tensor) -> bool:
+    """True if compiled code calls a backend of ours, false if the compiler gets the definition."""
+    return logits.device.type == "cpu" and logits.numel() >= LEAST and _operator_wanted()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
+def _operator_wanted() -> bool:
+    return asked_backend() != "torch" and _numba_failure() is None
+
+
+def _numba_refusal(logits: Tensor, *others: Tensor | None) -> str | None:
+    asked_for = asked_backend()
+    if asked_for == "torch":
+        return 'backend("torch") or XENT_BACKEND asks for another'
+    if logits.device.type != "cpu":
+        return f"it computes on the CPU, and the logits are on {logits.device}"
+    if not all(tensor is None or is_ordinary(tensor) for tensor in (logits, *others)):
+        return "it needs the values of an ordinary tensor, and torch is transforming or tracing"
+    if asked_for is None and logits.numel() < LEAST:
+        return f"{logits.numel()} logits are fewer than {LEAST}"
+    if not logits.numel():
+        return "there are no logits"
+    return _numba_failure()
+
+
+@cache
+def _numba_failure() -> str | None:
+    """Why numba can't be used at all: it is missing, or has no support for this machine."""
+    try:
+        numba_rows()
+    except (ImportError, OSError) as error:
+        return f"it can't be imported: {error}"
+    return None
+
+
+@cache
+def numba_rows() -> RowBackend:
+    """The numba backend; numba is imported when it is first needed."""
+    return cast(RowBackend, import_module("xent.backends.numba.launch"))
+
+
+def asked_backend() -> str | None:
+    """The backend that is asked for by name: in the code around this call, or the environment."""
+    return _asked_for.get() or _from_environment(os.environ.get("XENT_BACKEND"))
+
+
+@cache
+def _from_environment(name: str | None) -> str | None:
+    return None if not name else _checked(name, "XENT_BACKEND")
+
+
+def _checked(name: str, argument: str) -> str:
+    if name not in _NAMES:
+        expected = " or ".join(map(repr, _NAMES))
+        raise mistake(ValueError, argument, expected=expected, got=repr(name))
+    return name
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Chooses the backend by hand, within a ``with`` block and this thread.
+
+    The environment variable ``XENT_BACKEND`` does the same for a whole process. Where the backend
+    can't run (numba on a GPU, inside ``torch.func.vmap``) the definition in torch operations
+    does, and ``explain_dispatch`` says why. A compiled function keeps the backend that it was
+    compiled with.
+
+    Args:
+        name: ``"numba"`` or ``"torch"``.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> import torch, xent
+        >>> with xent.backend("torch"):
+        ...     print(xent.explain_dispatch(torch.randn(4, 1000)))
+        torch (not numba: backend("torch") or XENT_BACKEND asks for another)
+    """
+    token = _asked_for.set(_checked(name, "name"))
+    try:
+        yield
+    finally:
+        _asked_for.reset(token)
+
+
+def explain_dispatch(input: Tensor) -> Dispatch:
+    """Which backend computes the losses of these logits, and why the others don't.
+
+    The same goes to the log, level DEBUG, logger ``"xent"``, with each call that asks.
+
+    Args:
+        input: logits, as a loss takes them.
+
+    Returns:
+        Dispatch with ``backend``, a name, and ``refusals``, a reason for each other name; as a
+        string it is one line.
+
+    Example:
+        >>> import torch, xent
+        >>> print(xent.explain_dispatch(torch.randn(4, 1000)))
+        numba (not torch: it is the slower one here)
+        >>> xent.explain_dispatch(torch.randn(4, 1000, device="meta")).refusals["numba"]
+        'it computes on the CPU, and the logits are on meta'
+    """
+    return dispatch_of(input)

@@ -1,11 +1,9 @@
-"""The differentiable primitive: a few numbers per row, and one gradient that serves them all."""
+"""The primitive: a few numbers per row, differentiable, on which every loss is written."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +11,11 @@ from torch import Tensor
 from xent.backends.torch import rows as definition
 from xent.contract.inspection import plain_operations_only
 from xent.contract.layout import check_logits, layout_of
-from xent.contract.rows import Coefficients, Rows, Vectors
+from xent.contract.rows import Rows, Vectors
 from xent.contract.targets import Targets, canonical_targets
-from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid, zeroed
-from xent.statistics.dispatch import backend_for
+from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid
+from xent.statistics.derivatives import differentiable_statistics
+from xent.statistics.dispatch import compiles_to_an_operator
 
 
 @dataclass(frozen=True)
@@ -102,64 +101,14 @@ def row_statistics(
     return RowStatistics(*shaped)  # type: ignore[arg-type]  # lse is never None
 
 
-def canonical_statistics(rows: Rows, *, uniform: bool = False) -> Vectors:
+def canonical_statistics(
+    rows: Rows, *, uniform: bool = False, inplace_backward: bool = False
+) -> Vectors:
     """Statistics of checked, canonical rows: what every loss of this library calls."""
     if plain_operations_only():
         return definition.statistics(rows, uniform)
-    vectors = _StatisticsFunction.apply(*rows, uniform)  # type: ignore[no-untyped-call]  # torch's
-    return Vectors(*vectors)
+    if torch.compiler.is_compiling() and compiles_to_an_operator(rows.logits):
+        from xent.statistics import compiled  # its operators are registered when first needed
 
-
-class _StatisticsFunction(torch.autograd.Function):
-    """The primitive in reverse mode: no tensor of the logits' size is kept but the logits.
-
-    There is no ``jvp``: torch drops the derivative of one, so that forward over forward mode
-    would silently give zero. In forward mode the definition is differentiated instead.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(
-        logits: Tensor,
-        index: Tensor | None,
-        probabilities: Tensor | None,
-        weight: Tensor | None,
-        valid: Tensor | None,
-        uniform: bool,
-    ) -> tuple[Tensor | None, ...]:
-        rows = Rows(logits, index, probabilities, weight, valid)
-        return tuple(backend_for(logits).statistics(rows, uniform))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        vectors = Vectors(*output)
-        ctx.mark_non_differentiable(vectors.maximum)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:-1], vectors.maximum, vectors.rest, vectors.nll)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        *tensors, maximum, rest, nll = ctx.saved_tensors
-        rows, vectors = Rows(*tensors), Vectors(maximum, rest, nll)
-        _, at_rest, *others = grads
-        at_lse = torch.zeros_like(rest) if at_rest is None else at_rest * (1 + rest)
-        coefficients = Coefficients(
-            zeroed(at_lse, rows.valid),
-            *(g if g is None else zeroed(g, rows.valid) for g in others),
-        )
-        at_logits = at_probabilities = at_weight = None
-        if ctx.needs_input_grad[0]:
-            # A gradient that is differentiated again must be the definition's.
-            backend = definition if torch.is_grad_enabled() else backend_for(rows.logits)
-            at_logits = backend.logit_gradient(rows, vectors, coefficients)
-        if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
-            labels = definition.label_gradients(rows, vectors, coefficients)
-            at_probabilities, at_weight = labels
-        return at_logits, None, at_probabilities, at_weight, None, None
-
-
-# Torch asks for the signature of forward at every call; it takes as long as the arithmetic of a
-# small batch. inspect finds it here.
-_signature = inspect.signature(_StatisticsFunction.forward)
-_StatisticsFunction.forward.__signature__ = _signature  # type: ignore[attr-defined]  # inspect's
+        return compiled.statistics(rows, uniform)
+    return differentiable_statistics(rows, uniform, inplace_backward)

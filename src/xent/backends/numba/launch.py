@@ -93,10 +93,12 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
     return vectors
 
 
-def logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
-    """The gradient at the logits, in their dtype."""
+def logit_gradient(
+    rows: Rows, vectors: Vectors, coefficients: Coefficients, *, inplace: bool = False
+) -> Tensor:
+    """The gradient at the logits, in their dtype; with ``inplace`` it overwrites them."""
     walk = _walk(rows.logits)
-    gradient = gradient_like(walk.logits)
+    gradient = walk.logits.detach() if inplace else gradient_like(walk.logits)
     weighed = coefficients.uniform is not None or coefficients.cross is not None
     stepped = [_stepped(c, vectors.rest.dtype) for c in coefficients]
     total_v = walk.classes if rows.weight is None else rows.weight.double().sum()
@@ -113,7 +115,10 @@ def logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) -> 
         gradient.stride()[:2],
         grain=walk.grain,
     )
-    return gradient.transpose(*walk.swapped)
+    gradient = gradient.transpose(*walk.swapped)
+    if inplace and gradient.data_ptr() != rows.logits.data_ptr():  # the walk was through a copy
+        return rows.logits.detach().copy_(gradient)
+    return gradient
 
 
 def _walk(logits: Tensor) -> _Walk:

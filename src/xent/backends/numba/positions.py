@@ -24,9 +24,9 @@ from xent.backends.numba.access import (
     store,
     store_some,
 )
+from xent.backends.numba.compilation import kernel
 from xent.backends.numba.functions import exp, log1p
 from xent.backends.numba.lanes import any_lane, filled, larger, where, wide_count
-from xent.backends.numba.rows import kernel
 
 
 @kernel
@@ -129,6 +129,13 @@ def group_gradient(
     at_top = (whole + soft * (below - top * others)) / (others + 1.0)
     certain = where(others < 1.0, m, np.nan)
     counts = counted(x, valid, to, n)
+    count = wide_count(x) if n is None else n
+    if of_nll is not None:  # before its place may be overwritten
+        behind = gather(x, at, stride, target, to, count) - m
+        not_p = where(behind == 0.0, others, others + 1.0 - exp(behind))
+        at_label = (whole * exp(behind) - sharp * not_p) / (others + 1.0)
+        if of_uniform is not None:
+            at_label = at_label - (even if v is None else even * look_up(v, target, to, count))
     for c in range(classes):
         logits = part(x, at + c * stride, n)
         slope = exp(logits - m) * spread
@@ -142,14 +149,7 @@ def group_gradient(
         prefetch(x, at + c * stride + wide_count(x))
         put(out, into + c * out_stride, n, where(counts, slope, 0.0))
     if of_nll is not None:
-        count = wide_count(x) if n is None else n
-        behind = gather(x, at, stride, target, to, count) - m
-        e = exp(behind)
-        not_p = where(behind == 0.0, others, others + 1.0 - e)
-        slope = (whole * e - sharp * not_p) / (others + 1.0)
-        if of_uniform is not None:
-            slope = slope - (even if v is None else even * look_up(v, target, to, count))
-        scatter(out, into, out_stride, target, to, count, where(counts, slope, 0.0))
+        scatter(out, into, out_stride, target, to, count, where(counts, at_label, 0.0))
 
 
 @kernel

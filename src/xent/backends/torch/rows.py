@@ -44,18 +44,28 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
     return Vectors(zeroed(maximum, rows.valid), zeroed(rest, rows.valid), *costs)
 
 
-def logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
+def logit_gradient(
+    rows: Rows, vectors: Vectors, coefficients: Coefficients, *, inplace: bool = False
+) -> Tensor:
     """The gradient at the logits, in their dtype; ``Coefficients`` has its formula.
 
     Where a class may be nearly certain, p − 1 keeps its digits: at the label it is expm1(−nll),
-    at the maximum −rest / (1 + rest). The part of ``uniform`` is a plain difference.
+    at the maximum −rest / (1 + rest). The part of ``uniform`` is a plain difference. With
+    ``inplace`` it overwrites the logits.
     """
     if rows.logits.numel() == 0:
         return torch.zeros_like(rows.logits)
+    gradient = _logit_gradient(rows, vectors, _counting(coefficients, rows.valid))
+    return rows.logits.detach().copy_(gradient) if inplace else gradient
+
+
+def _logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
     x = _inert(_widened(rows.logits), rows.valid)
     v = _class_mass(rows, x)
     exp = (x - _row(vectors.maximum)).exp_()  # p = exp / (1 + rest)
     even, total = coefficients.uniform, coefficients.lse
+    if total is None:
+        total = torch.zeros_like(vectors.rest)
     if even is not None:
         total = total + even * v.sum()
     spread = total if coefficients.nll is None else total + coefficients.nll
@@ -77,6 +87,7 @@ def label_gradients(
     rows: Rows, vectors: Vectors, coefficients: Coefficients
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients at the probabilities, cross·v_c·surprise_c, and at the class weights."""
+    coefficients = _counting(coefficients, rows.valid)
     x = _inert(_widened(rows.logits), rows.valid)
     surprise = _row(torch.log1p(vectors.rest)) - (x - _row(vectors.maximum))  # −log p
     at_weight = torch.zeros_like(surprise)  # still per row
@@ -91,6 +102,11 @@ def label_gradients(
     if rows.weight is None:
         return at_probabilities, None
     return at_probabilities, at_weight.sum((0, 2)).to(rows.weight.dtype)
+
+
+def _counting(coefficients: Coefficients, valid: Tensor | None) -> Coefficients:
+    """The coefficients, zero where a position does not count."""
+    return Coefficients(*(None if c is None else zeroed(c, valid) for c in coefficients))
 
 
 def _without_classes(rows: Rows, zero: Tensor, with_uniform: bool) -> Vectors:

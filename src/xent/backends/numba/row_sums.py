@@ -1,0 +1,207 @@
+"""What is summed over a row whose classes are neighbours in memory.
+
+A row is read from memory once: in blocks that fit the first cache, each read for its maximum and
+then for its sum of exp; while one block is summed the next is on its way. When a block holds a
+larger logit, what was summed so far is rescaled. Sums within a block have the precision of the
+lanes, sums of blocks are float64.
+
+Offsets count elements of ``x``; a block or a row is ``[start, stop)``. Arguments that a call has no
+use for are None: numba compiles a function of its own for each combination, without the branches.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from xent.backends.numba.access import load, load_some, prefetch, store_some
+from xent.backends.numba.compilation import kernel
+from xent.backends.numba.functions import exp, log1p
+from xent.backends.numba.lanes import (
+    any_lane,
+    filled,
+    filled_narrow,
+    first_lane,
+    folded_larger,
+    folded_sum,
+    lanes_set,
+    larger,
+    largest_across,
+    narrow_count,
+    sum_across,
+    where,
+    wide_count,
+)
+
+BLOCK = 2048  # elements: 8 KiB of float32, a sixth of a usual first cache
+AHEAD = 2048  # elements: the block after this one
+
+
+@kernel
+def softmax_sums(x: Any, start: int, end: int) -> Any:
+    """A row's maximum m, and Σ exp(x − m) without one of its maxima."""
+    m, others, at = -np.inf, 0.0, start
+    while at < end:
+        upto = min(at + BLOCK, end)
+        top = block_maximum(x, at, upto)
+        if top > m:
+            if m > -np.inf:
+                others = (others + 1.0) * math.exp(m - top)
+            others += sum_exp_below(x, at, upto, top)
+            m = top
+        elif m > -np.inf:
+            others += sum_exp(x, at, upto, m)
+        at = upto
+    if not math.isfinite(m + others):  # there is no softmax
+        others = np.nan
+        if holds_nan(x, start, end):
+            m = np.nan
+    return m, others
+
+
+@kernel
+def block_maximum(x: Any, start: int, stop: int) -> float:
+    """The largest of a block, NaN left out; −inf if there is none."""
+    j, top = start, filled(x, -np.inf)
+    while j + wide_count(x) <= stop:
+        top = larger(load(x, j), top)
+        j += wide_count(x)
+    last = folded_larger(top)
+    while j < stop:
+        last = larger(load_some(x, j, stop - j, -np.inf), last)
+        j += narrow_count(x)
+    return largest_across(last)
+
+
+@kernel
+def sum_exp(x: Any, start: int, stop: int, m: float) -> float:
+    """Σ exp(x − m) over a block."""
+    j, total = start, filled(x, 0.0)
+    while j + wide_count(x) <= stop:
+        prefetch(x, j + AHEAD)
+        total += exp(load(x, j) - m)
+        j += wide_count(x)
+    last = folded_sum(total)
+    while j < stop:
+        last += exp(load_some(x, j, stop - j, -np.inf) - m)
+        j += narrow_count(x)
+    return sum_across(last)
+
+
+@kernel
+def sum_exp_below(x: Any, start: int, stop: int, m: float) -> float:
+    """Σ exp(x − m) over a block, without one of its maxima m."""
+    j, total, maxima = start, filled(x, 0.0), 0
+    while j + wide_count(x) <= stop:
+        prefetch(x, j + AHEAD)
+        logits = load(x, j)
+        total = where(logits == m, total, total + exp(logits - m))
+        maxima += lanes_set(logits == m)
+        j += wide_count(x)
+    last = folded_sum(total)
+    while j < stop:
+        logits = load_some(x, j, stop - j, -np.inf)
+        last = where(logits == m, last, last + exp(logits - m))
+        maxima += lanes_set(logits == m)
+        j += narrow_count(x)
+    return sum_across(last) + (maxima - 1)
+
+
+@kernel
+def holds_nan(x: Any, start: int, stop: int) -> bool:
+    """Whether a row holds a NaN."""
+    for j in range(start, stop, narrow_count(x)):
+        logits = load_some(x, j, stop - j, 0.0)
+        if any_lane(logits != logits):
+            return True
+    return False
+
+
+@kernel
+def costs(
+    x: Any, at: int, classes: int, m: float, others: float, q: Any, labels: int, v: Any
+) -> float:
+    """Σ mass·(−log p) over a row, for the mass v, q, v·q or 1."""
+    log_sum = first_lane(log1p(filled_narrow(x, others)))
+    if q is None:
+        if v is None:
+            return distance(x, at, classes, m) + classes * log_sum
+        cost, mass = weighted_distance(x, at, classes, m, v, 0, None)
+        return cost + mass * log_sum
+    cost, mass = weighted_distance(x, at, classes, m, q, labels, v)
+    return cost + mass * log_sum
+
+
+@kernel
+def distance(x: Any, at: int, classes: int, m: float) -> float:
+    """Σ (m − x) over a row."""
+    j, end, total = at, at + classes, filled(x, 0.0)
+    while j + wide_count(x) <= end:
+        total += m - load(x, j)
+        j += wide_count(x)
+    last = folded_sum(total)
+    while j < end:
+        last += m - load_some(x, j, end - j, m)
+        j += narrow_count(x)
+    return sum_across(last)
+
+
+@kernel
+def weighted_distance(
+    x: Any, at: int, classes: int, m: float, mass: Any, masses: int, factor: Any
+) -> Any:
+    """Σ mass·(m − x) and Σ mass over a row; without mass, −inf costs nothing."""
+    j, total, whole = 0, filled(x, 0.0), filled(x, 0.0)
+    while j + wide_count(x) <= classes:
+        weight = load(mass, masses + j)
+        if factor is not None:
+            weight = weight * load(factor, j)
+        total += where(weight == 0.0, 0.0, weight * (m - load(x, at + j)))
+        whole += weight
+        j += wide_count(x)
+    last, sum_ = folded_sum(total), folded_sum(whole)
+    while j < classes:
+        weight = load_some(mass, masses + j, classes - j, 0.0)
+        if factor is not None:
+            weight = weight * load_some(factor, j, classes - j, 0.0)
+        behind = m - load_some(x, at + j, classes - j, m)
+        last += where(weight == 0.0, 0.0, weight * behind)
+        sum_ += weight
+        j += narrow_count(x)
+    return sum_across(last), sum_across(sum_)
+
+
+@kernel
+def label_sums(x: Any, at: int, classes: int, m: float, q: Any, labels: int, v: Any) -> Any:
+    """Σ v·q over the classes below the maximum, and at it."""
+    j, below, top = 0, filled(x, 0.0), filled(x, 0.0)
+    while j + wide_count(x) <= classes:
+        mass = load(q, labels + j)
+        if v is not None:
+            mass = mass * load(v, j)
+        highest = load(x, at + j) == m
+        below = where(highest, below, below + mass)
+        top = where(highest, top + mass, top)
+        j += wide_count(x)
+    last_below, last_top = folded_sum(below), folded_sum(top)
+    while j < classes:
+        mass = load_some(q, labels + j, classes - j, 0.0)
+        if v is not None:
+            mass = mass * load_some(v, j, classes - j, 0.0)
+        highest = load_some(x, at + j, classes - j, m) == m
+        last_below = where(highest, last_below, last_below + mass)
+        last_top = where(highest, last_top + mass, last_top)
+        j += narrow_count(x)
+    return sum_across(last_below), sum_across(last_top)
+
+
+@kernel
+def add_log_sums(rest: Any, vector: Any, start: int, stop: int) -> None:
+    """Adds log Σ exp(x − m) to each element."""
+    j, count = start, narrow_count(rest)
+    while j < stop:
+        log_sum = log1p(load_some(rest, j, stop - j, 0.0))
+        store_some(vector, j, stop - j, load_some(vector, j, stop - j, 0.0) + log_sum)
+        j += count
