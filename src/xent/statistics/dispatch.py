@@ -60,6 +60,8 @@ class Dispatch:
 
 def backend_for(logits: Tensor, *others: Tensor | None) -> RowBackend:
     """The backend for these logits; the other tensors only have to be within its reach."""
+    if torch.compiler.is_compiling():  # then the compiler gets the definition
+        return torch_rows
     choice = dispatch_of(logits, *others)
     if _log.isEnabledFor(logging.DEBUG):
         _log.debug("row statistics of %s %s: %s", tuple(logits.shape), logits.dtype, choice)
