@@ -1,0 +1,45 @@
+"""A report drawn in the terminal. Nothing is computed here."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from xent.benchmark.cells import Cells, memory_cells, notes, origin, speed_cells
+from xent.benchmark.trace import Report
+
+
+def draw(report: Report, terminal: Console) -> None:
+    """Prints all of it."""
+    terminal.print(_table(speed_cells(report)))
+    terminal.print()
+    terminal.print(
+        Text(
+            "Medians. The floor reads what the loss has to read and writes the gradient into "
+            "mapped memory; a peer's ratio is its time over xent's.",
+            style="dim",
+        )
+    )
+    memory = memory_cells(report)
+    if memory.lines:
+        terminal.print()
+        terminal.print(Text("Peak memory of forward+backward on top of the data, in gradients"))
+        terminal.print(_table(memory))
+    for note in notes(report):
+        terminal.print(Text(note, style="yellow"))
+    terminal.print()
+    terminal.print(Text(origin(report), style="dim"))
+
+
+def _table(cells: Cells) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column, name in enumerate(cells.header):
+        is_word = column < cells.words
+        unit = name.replace(" ", "\n").replace("/", "\n/ ")
+        table.add_column(
+            name if is_word else unit, justify="left" if is_word else "right", no_wrap=not is_word
+        )
+    for line in cells.lines:
+        table.add_row(*line)
+    return table
