@@ -24,7 +24,7 @@ def speed_cells(report: Report) -> Cells:
     """Every row: ours in ms, the floor in ms, and the others as multiples of ours."""
     others = [peer for peer in report.peers if peer != OURS]
     lines = (
-        (row.case.title, _words(row.case.labels), _words(row.mode), *_times(row, others))
+        (row.case.title, _words(row.case.labels), _short(row.mode), *_times(row, others))
         for row in report.rows
     )
     header = ("logits", "labels", "mode", *_time_header(others))
@@ -87,6 +87,10 @@ def _places(rows: Sequence[Row], of: int) -> str:
         row = rows[0]
         return f"{row.case.title}, {row.case.labels}, {row.mode}"
     return f"{len(rows)} rows"
+
+
+def _short(mode: Mode) -> str:
+    return "forward" if mode is Mode.FORWARD else "+ backward"
 
 
 def _words(name: str) -> str:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from xent.benchmark.cases import Labels
 from xent.benchmark.cells import Cells, memory_cells, notes, origin, speed_cells
 from xent.benchmark.trace import Report
 
@@ -33,13 +34,13 @@ def draw(report: Report, terminal: Console) -> None:
 
 
 def _table(cells: Cells) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column, name in enumerate(cells.header):
-        is_word = column < cells.words
-        unit = name.replace(" ", "\n").replace("/", "\n/ ")
-        table.add_column(
-            name if is_word else unit, justify="left" if is_word else "right", no_wrap=not is_word
-        )
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in cells.header[: cells.words]:
+        # of the words only the labels are long, and break between words
+        widest = len(Labels.PROBABILITIES) if name == "labels" else None
+        table.add_column(name, no_wrap=widest is None, min_width=widest)
+    for name in cells.header[cells.words :]:
+        table.add_column(name.replace(" ", "\n").replace("/", "\n/"), justify="right", no_wrap=True)
     for line in cells.lines:
         table.add_row(*line)
     return table

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 COLOURS = {"xent": "#c2410c", "torch": "#64748b", "compile": "#0ea5e9", "jax": "#16a34a"}
 MARKERS = {"xent": "o", "torch": "s", "compile": "D", "jax": "^"}
 NAMES = {"torch": "torch eager", "compile": "torch.compile", "jax": "JAX jit + optax"}
+APART = 0.16
+"""Between the dots of one row, in rows."""
 QUIET, LINE = "#475569", "#e2e8f0"
 # Text stays text, and the file is the same for the same figures.
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "xent", "font.size": 10}
@@ -60,12 +62,13 @@ def _memory(report: Report, rows: Sequence[Row]) -> str:
 
 
 def _dots(place: Any, peers: Sequence[str], rows: Sequence[Row], value: Value) -> None:
-    """One line a row, one dot a peer; xent last, so that nothing hides it."""
-    for peer in sorted(peers, key=lambda peer: peer == OURS):
+    """One line a row, one dot a peer, a little apart so that equals do not hide each other."""
+    for number, peer in enumerate(peers):
+        apart = APART * (number - (len(peers) - 1) / 2)
         points = [(found, line) for line, row in enumerate(rows) if (found := value(row, peer))]
         place.plot(
             [found for found, _ in points],
-            [line for _, line in points],
+            [line + apart for _, line in points],
             linestyle="",
             marker=MARKERS.get(peer, "x"),
             markersize=8 if peer == OURS else 6,
@@ -93,15 +96,15 @@ def _plain_ticks(place: Any) -> None:
 def _legend(figure: Figure, place: Any, title: str) -> None:
     handles, names = place.get_legend_handles_labels()
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12)
-    figure.legend(
-        handles[::-1], names[::-1], loc="outside lower center", ncols=len(names), frameon=False
-    )
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
 
 
 def _figure(lines: int) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(9, 1.8 + 0.32 * lines), layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.1)
+    return Figure(figsize=(9, 1.8 + 0.32 * lines), layout=layout, facecolor="white")
 
 
 def _svg(figure: Figure) -> str:

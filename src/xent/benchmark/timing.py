@@ -13,6 +13,8 @@ LEAST_SECONDS = 2e-3
 """Of one sample: shorter programs run several times in it."""
 LEAST_ROUNDS = 5
 MOST_ROUNDS = 30
+PAUSE_SECONDS = 2e-2
+"""Before each sample: idle OpenMP threads of the program before spin for some ms on a core."""
 
 
 class Program(Protocol):
@@ -48,8 +50,8 @@ def interleaved(programs: Mapping[str, Program], budget: float) -> dict[str, tup
 
 
 def _repeats(program: Program) -> int:
-    """How often a program runs in one sample: long enough for the clock, and for a warm start."""
-    once = min(_seconds(program, 1) for _ in range(2))
+    """How often a program runs in one sample: long enough for the clock."""
+    once = _seconds(program, 1)
     if once >= LEAST_SECONDS:
         return 1
     several = math.ceil(0.1 * LEAST_SECONDS / once)
@@ -57,6 +59,7 @@ def _repeats(program: Program) -> int:
 
 
 def _seconds(program: Program, repeats: int) -> float:
+    time.sleep(PAUSE_SECONDS)
     began = time.perf_counter()
     for _ in range(repeats):
         program.run()

@@ -19,9 +19,8 @@ Examples:
   xent demo --json > demo.json    everything that was measured
   xent demo --help                all options
   xent bench --quick              does the benchmark run here?
-  xent bench --case 4096x32000    one shape, beside torch, torch.compile and JAX
-  xent bench -o speed.json --plots images
-                                  all shapes: a few minutes, with figures and plots
+  xent bench --case 4096x32000    one shape, beside torch and JAX
+  xent bench -o a.json --plots b  all shapes: minutes, with figures and plots
 """
 
 
