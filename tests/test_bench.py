@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 import xent
-from xent.benchmark import cases, files, measurement, memory, timing
+from xent.benchmark import cases, files, load, measurement, memory, timing
 from xent.benchmark.cases import Case, Labels, Mode
 from xent.benchmark.cells import compact_cells, memory_cells, notes, speed_cells
 from xent.benchmark.data import IGNORE_INDEX, made
@@ -221,7 +221,7 @@ def test_a_peer_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "jax", None)
     report = report_of(SMALL, peers=("xent", "jax"))
     assert report.rows[0].result("jax").status is Status.UNAVAILABLE
-    (note,) = notes(report)
+    (note,) = notes(replace(report, other_cores=0.0))
     assert note == (
         "jax is unavailable in every row: needs jax and optax: pip install 'xent[bench]'"
     )
@@ -234,6 +234,25 @@ def test_a_compiler_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "compile", lambda *_arguments, **_options: refuses)
     with pytest.raises(UnavailableError, match=r"^RuntimeError: no working C\+\+ compiler$"):
         PEERS["compile"](made(SMALL), Mode.BOTH)
+
+
+def test_a_report_says_that_the_machine_was_busy(report: Report) -> None:
+    assert notes(replace(report, other_cores=None)) == ()
+    (note,) = notes(replace(report, other_cores=0.94))
+    assert note == "Other programs took 0.9 cores meanwhile: measure again."
+
+
+@pytest.mark.skipif(not load.STATISTICS.exists(), reason="the system does not say")
+def test_other_programs_are_counted_and_this_one_is_not(monkeypatch, tmp_path) -> None:
+    statistics = tmp_path / "stat"
+    monkeypatch.setattr(load, "STATISTICS", statistics)
+    monkeypatch.setattr(load.time, "monotonic", iter([10.0, 12.0]).__next__)
+    monkeypatch.setattr(load.os, "times", iter([[1, 0, 0, 0], [2, 0, 0, 0]]).__next__)
+    tick = os.sysconf("SC_CLK_TCK")
+    statistics.write_text(f"cpu {100 * tick} 0 0 7 7 0 0 0 0 0\n")
+    watch = load.Load()
+    statistics.write_text(f"cpu {104 * tick} 0 0 9 9 0 0 0 0 0\n")
+    assert watch.other_cores() == (4 - 1) / 2
 
 
 class Sleeper:
@@ -262,7 +281,7 @@ def test_programs_are_timed_in_turn_and_short_ones_several_times() -> None:
 
 def test_the_document_is_whole_and_comes_back(report: Report) -> None:
     document = json.loads(json.dumps(report.document(), allow_nan=False))
-    assert list(document) == ["command", "machine", "rows"]
+    assert list(document) == ["command", "machine", "other_cores", "rows"]
     assert Report.read(document) == report
     machine = document["machine"]
     assert machine["torch"] == torch.__version__

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xent.benchmark.cases import Labels, Mode
+from xent.benchmark.load import NOTABLE_CORES
 from xent.benchmark.trace import OURS, Report, Row
 
 NOTHING = "–"
@@ -58,17 +59,21 @@ def memory_cells(report: Report) -> Cells:
 
 
 def notes(report: Report) -> tuple[str, ...]:
-    """Who was not timed and why, each reason once, with the number of rows."""
+    """Who was not timed and why, each reason once; and whether the machine was disturbed."""
     counts: dict[tuple[str, str, str], list[Row]] = {}
     for row in report.rows:
         for result in row.results:
             if result.reason is not None:
                 key = (result.peer, result.status, result.reason)
                 counts.setdefault(key, []).append(row)
-    return tuple(
+    missing = tuple(
         f"{peer} is {status} in {_places(rows, len(report.rows))}: {reason}"
         for (peer, status, reason), rows in counts.items()
     )
+    if (report.other_cores or 0) < NOTABLE_CORES:
+        return missing
+    disturbed = f"Other programs took {report.other_cores:.1f} cores meanwhile: measure again."
+    return (*missing, disturbed)
 
 
 def origin(report: Report) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from xent.benchmark.cases import Case, Mode, shows_memory
 from xent.benchmark.data import Data, made
 from xent.benchmark.floors import floor_of
+from xent.benchmark.load import Load
 from xent.benchmark.machine import machine
 from xent.benchmark.memory import peak_of
 from xent.benchmark.peers.contender import Contender, UnavailableError
@@ -51,8 +52,9 @@ def measured(plan: Plan, command: str, on_step: Callable[[str], None]) -> Report
     Raises:
         WrongLossError: xent's loss or gradient is wrong in one of the cases.
     """
+    load = Load()
     rows = tuple(row for case in plan.cases for row in _case_rows(case, plan, on_step))
-    return Report(command, machine(), rows)
+    return Report(command, machine(), rows, load.other_cores())
 
 
 def _case_rows(case: Case, plan: Plan, on_step: Callable[[str], None]) -> Iterator[Row]:

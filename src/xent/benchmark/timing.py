@@ -13,8 +13,6 @@ LEAST_SECONDS = 2e-3
 """Of one sample: shorter programs run several times in it."""
 LEAST_ROUNDS = 5
 MOST_ROUNDS = 30
-PAUSE_SECONDS = 2e-2
-"""Before each sample: idle OpenMP threads of the program before spin for some ms on a core."""
 
 
 class Program(Protocol):
@@ -45,6 +43,8 @@ def interleaved(programs: Mapping[str, Program], budget: float) -> dict[str, tup
             if done >= LEAST_ROUNDS and time.perf_counter() - began > budget:
                 break
             for name, program in programs.items():
+                if repeats[name] > 1:  # the threads of the one before still spin on their cores
+                    _seconds(program, repeats[name])
                 samples[name].append(1e3 * _seconds(program, repeats[name]) / repeats[name])
     return {name: tuple(taken) for name, taken in samples.items()}
 
@@ -59,7 +59,6 @@ def _repeats(program: Program) -> int:
 
 
 def _seconds(program: Program, repeats: int) -> float:
-    time.sleep(PAUSE_SECONDS)
     began = time.perf_counter()
     for _ in range(repeats):
         program.run()

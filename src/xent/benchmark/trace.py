@@ -88,6 +88,8 @@ class Report:
     command: str
     machine: Machine
     rows: tuple[Row, ...]
+    other_cores: float | None
+    """Cores that other programs kept busy meanwhile, on average."""
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -99,6 +101,7 @@ class Report:
         return {
             "command": self.command,
             "machine": asdict(self.machine),
+            "other_cores": self.other_cores,
             "rows": [_row_document(row) for row in self.rows],
         }
 
@@ -106,7 +109,8 @@ class Report:
     def read(cls, document: Mapping[str, Any]) -> Report:
         """The report that a document holds."""
         rows = tuple(_read_row(row) for row in document["rows"])
-        return cls(document["command"], Machine(**document["machine"]), rows)
+        machine = Machine(**document["machine"])
+        return cls(document["command"], machine, rows, document["other_cores"])
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
