@@ -12,8 +12,9 @@ from torch import Tensor
 from xent.benchmark.cases import Labels
 from xent.benchmark.data import BLOCK, Data
 
-LOSS_TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
-"""Relative error of the loss."""
+LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+"""Relative error of the loss. Measured: torch.compile sums the weights of two million labels in
+float32 one after another and is off by 1e-5."""
 GRADIENT_TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-1}
 """Error of each entry of the gradient, relative to the terms whose difference it is. In bfloat16
 torch rounds log p, which is about −11 at 50 000 classes, to steps of 1/16: 3 % of p."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class JaxLoss:
         Raises:
             UnavailableError: jax or optax is not installed.
         """
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA tells when it compiles for long
         try:
             import jax
             import optax  # noqa: F401  # only whether it is there
