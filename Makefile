@@ -26,9 +26,9 @@ format: $(VENV)/lint  ## put the code in its usual form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/demo  ## measure exactness and speed beside torch, and fill the tables of the docs
+bench: $(VENV)/bench  ## measure exactness, speed and memory, and fill the tables of the docs
 	$(BIN)/python benchmarks/exactness.py
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/xent bench --output benchmarks/results/speed.json --plots docs/images
 	$(BIN)/python benchmarks/tables.py
 
 clean:  ## remove what the other commands made
@@ -41,6 +41,6 @@ $(VENV)/torch: constraints.txt
 	$(INSTALL) torch
 	@touch $@
 
-$(VENV)/demo $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/torch $(PROJECT)
+$(VENV)/demo $(VENV)/bench $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/torch $(PROJECT)
 	$(INSTALL) --editable '.[$*]'
 	@touch $@

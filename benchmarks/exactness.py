@@ -6,18 +6,23 @@ one, leads so far that 1 − p is about e^−margin.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import mpmath
 import torch
 import torch.nn.functional as F
-from machine import RESULTS, save
 from rich.console import Console
 from rich.table import Table
+from tables import RESULTS
 from torch import Tensor
 
 import xent
+from xent.benchmark.files import write
+from xent.benchmark.machine import machine
 
 CLASSES = 1000
 MARGINS = (1, 5, 10, 15, 20, 30)
@@ -35,7 +40,16 @@ def main() -> None:
         )
     console = Console()
     console.print(table)
-    console.print(f"saved {save('exactness', rows).relative_to(RESULTS.parent.parent)}")
+    console.print(f"saved {save(rows).relative_to(RESULTS.parent.parent)}")
+
+
+def save(rows: list[dict[str, Any]]) -> Path:
+    """Writes the result with its command and machine."""
+    path = RESULTS / "exactness.json"
+    command = "python benchmarks/exactness.py"
+    document = {"command": command, "machine": asdict(machine()), "rows": rows}
+    write(path, json.dumps(document, indent=1) + "\n")
+    return path
 
 
 def measured(margin: int) -> dict[str, Any]:

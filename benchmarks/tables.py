@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from machine import RESULTS
+from xent.benchmark.cells import Cells, compact_cells, memory_cells, notes, origin, speed_cells
+from xent.benchmark.trace import Report
 
+RESULTS = Path(__file__).parent / "results"
 ROOT = RESULTS.parent.parent
-PAGES = ("README.md", "docs/exactness.md")
+PAGES = ("README.md", "docs/exactness.md", "docs/speed.md")
 
 
 def main() -> None:
@@ -20,25 +24,46 @@ def main() -> None:
     for page in PAGES:
         path = ROOT / page
         text = path.read_text()
-        for result in sorted(RESULTS.glob("*.json")):
-            text = filled(text, result.stem, json.loads(result.read_text()))
+        for name in TABLES:
+            text = filled(text, name)
         path.write_text(text)
 
 
-def filled(text: str, name: str, result: dict[str, Any]) -> str:
-    """The text with the table of this result between its marks."""
+def filled(text: str, name: str) -> str:
+    """The text with this table between its marks."""
     marks = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-    return re.sub(marks, lambda m: m[1] + table(result) + m[2], text, flags=re.DOTALL)
+    return re.sub(marks, lambda m: m[1] + table(name) + m[2], text, flags=re.DOTALL)
 
 
-def table(result: dict[str, Any]) -> str:
-    """A Markdown table of a result's rows, and its machine below."""
-    header = [column.replace("_", " ") for column in result["rows"][0]]
-    lines = [header, ["---:"] * len(header)]
-    lines += [[shown(value) for value in row.values()] for row in result["rows"]]
+def table(name: str) -> str:
+    """A Markdown table of a result, and its machine below."""
+    result, render = TABLES[name]
+    return render(json.loads((RESULTS / f"{result}.json").read_text()))
+
+
+def exactness(result: dict[str, Any]) -> str:
+    """Every row as it is."""
+    header = tuple(column.replace("_", " ") for column in result["rows"][0])
+    lines = tuple(tuple(map(shown, row.values())) for row in result["rows"])
     machine = result["machine"]
     below = f"{machine['cpu']}, {machine['torch_threads']} threads, torch {machine['torch']}."
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(Cells(header, lines, words=0), below)
+
+
+def of_report(cells: Callable[[Report], Cells]) -> Callable[[dict[str, Any]], str]:
+    """A table of the speed report, with who is missing in it and why."""
+
+    def render(result: dict[str, Any]) -> str:
+        report = Report.read(result)
+        return markdown(cells(report), "\n\n".join((*notes(report), origin(report))))
+
+    return render
+
+
+def markdown(cells: Cells, below: str) -> str:
+    """The cells as Markdown, figures to the right."""
+    align = [":---"] * cells.words + ["---:"] * (len(cells.header) - cells.words)
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in (cells.header, align, *cells.lines))
     return f"\n{rows}\n\n{below}\n\n"
 
 
@@ -47,6 +72,15 @@ def shown(value: float | int | str) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.3g}"
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "exactness": ("exactness", exactness),
+    "speed": ("speed", of_report(compact_cells)),
+    "speed_full": ("speed", of_report(speed_cells)),
+    "memory": ("speed", of_report(memory_cells)),
+}
+"""By mark: the result it shows, and how."""
 
 
 if __name__ == "__main__":

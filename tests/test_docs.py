@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -23,8 +22,7 @@ def test_tables_are_the_committed_results(page) -> None:
     names = re.findall(r"<!-- (\w+) -->", text)
     assert names
     for name in names:
-        result = json.loads((tables.RESULTS / f"{name}.json").read_text())
-        assert tables.table(result) in text
+        assert f"<!-- {name} -->\n{tables.table(name)}<!-- /{name} -->" in text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -61,7 +61,7 @@ def demo(
     from xent.cli.training import experiment
 
     try:
-        with _threads(threads), _progress(epochs, quiet) as on_epoch:
+        with threads_of_torch(threads), _progress(epochs, quiet) as on_epoch:
             outcome = experiment(epochs, seed, on_epoch)
     except FloatingPointError as error:
         raise click.ClickException(str(error)) from error
@@ -89,7 +89,8 @@ def _require_extra() -> None:
 
 
 @contextmanager
-def _threads(threads: int) -> Iterator[None]:
+def threads_of_torch(threads: int) -> Iterator[None]:
+    """Lets torch use so many threads, and as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xent import __version__
+from xent.cli.bench import bench
 from xent.cli.demo import demo
 
 EXAMPLES = """\b
@@ -17,6 +18,9 @@ Examples:
   xent demo --epochs 5 --seed 7   a shorter training, another split and start
   xent demo --json > demo.json    everything that was measured
   xent demo --help                all options
+  xent bench --quick              does the benchmark run here?
+  xent bench --case 4096x32000    one shape, beside torch and JAX
+  xent bench -o a.json --plots b  all shapes: minutes, with figures and plots
 """
 
 
@@ -59,3 +63,4 @@ def main(ctx: click.Context) -> None:
 
 
 main.add_command(demo)
+main.add_command(bench)
