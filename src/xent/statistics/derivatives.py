@@ -70,7 +70,7 @@ class _StatisticsFunction(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         del inplace_backward  # the backward's
         rows = Rows(logits, index, probabilities, weight, valid)
-        return tuple(backend_for(logits).statistics(rows, uniform))
+        return tuple(backend_for(*rows).statistics(rows, uniform))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -83,7 +83,7 @@ class _StatisticsFunction(torch.autograd.Function):
             if torch.is_grad_enabled():  # it is differentiated again: it must be the definition's
                 _refuse_inplace(ctx.inplace)
                 return definition.logit_gradient(rows, vectors, coefficients)
-            backend = backend_for(rows.logits, *coefficients)
+            backend = backend_for(*rows, *coefficients)
             gradient = backend.logit_gradient(rows, vectors, coefficients, inplace=ctx.inplace)
             if ctx.inplace:  # autograd refuses a later use of what was overwritten
                 torch.autograd.graph.increment_version(rows.logits)

@@ -59,6 +59,16 @@ def load_part(_typing: Any, array: Any, offset: Any, count: Any, fill: Any) -> A
 
 
 @intrinsic
+def first_lanes(_typing: Any, array: Any, count: Any) -> Any:
+    """A mask of the first ``count`` lanes of a narrow vector for this array."""
+    lanes = narrow(array.dtype)
+    mask = Lanes(types.boolean, lanes.count)
+    return mask(array, count), lambda _context, builder, _sig, args: _first(
+        builder, lanes.count, args[1]
+    )
+
+
+@intrinsic
 def load_flags(_typing: Any, array: Any, offset: Any, count: Any, like: Any) -> Any:
     """The first ``count`` of these bools as a mask for this vector; the others are False."""
     lanes = Lanes(types.boolean, like.count)

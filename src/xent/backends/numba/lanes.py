@@ -155,6 +155,8 @@ def _operator(symbol: Any, lower: Callable[..., Any], *, result: Any = None) -> 
 def _spread(context: Any, builder: Any, kind: Any, value: Any, lanes: Lanes) -> Any:
     if isinstance(kind, Lanes):
         return value
+    if isinstance(kind, types.NoneType):
+        return ir.Constant(lanes.llvm(), None)  # zeros
     return splat(builder, lanes.llvm(), context.cast(builder, value, kind, lanes.element))
 
 
@@ -207,7 +209,7 @@ def larger(_typing: Any, x: Any, y: Any) -> Any:
 
 @intrinsic
 def filled(_typing: Any, array: Any, value: Any) -> Any:
-    """A wide vector for what this array holds, with the same number in every lane."""
+    """A wide vector for what this array holds, with one number in every lane; None is 0."""
     lanes = wide(array.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -218,7 +220,7 @@ def filled(_typing: Any, array: Any, value: Any) -> Any:
 
 @intrinsic
 def filled_narrow(_typing: Any, array: Any, value: Any) -> Any:
-    """A narrow vector for what this array holds, with the same number in every lane."""
+    """A narrow vector for what this array holds, with one number in every lane; None is 0."""
     lanes = narrow(array.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:

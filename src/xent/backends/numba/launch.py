@@ -101,12 +101,10 @@ def logit_gradient(
     gradient = walk.logits.detach() if inplace else gradient_like(walk.logits)
     weighed = coefficients.uniform is not None or coefficients.cross is not None
     stepped = [_stepped(c, vectors.rest.dtype) for c in coefficients]
-    total_v = walk.classes if rows.weight is None else rows.weight.double().sum()
     in_ranges(
         walk.kernels.gradient,
         walk.units,
         *_described(rows, walk, weighed),
-        float(total_v),
         _memory(vectors.maximum),
         _memory(vectors.rest),
         *(memory for memory, _ in stepped),

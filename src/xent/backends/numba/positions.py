@@ -28,6 +28,8 @@ from xent.backends.numba.compilation import kernel
 from xent.backends.numba.functions import exp, log1p
 from xent.backends.numba.lanes import any_lane, filled, larger, where, wide_count
 
+BLOCK = 32  # classes that are summed before their sum is added: shorter sums round less
+
 
 @kernel
 def statistics(
@@ -56,7 +58,7 @@ def statistics(
 @kernel
 def gradient(
     x: Any, x_strides: Any, classes: int, inner: int, target: Any, q: Any, q_strides: Any, v: Any,
-    valid: Any, total_v: float, maximum: Any, rest: Any, of_lse: Any, of_nll: Any, of_uniform: Any,
+    valid: Any, maximum: Any, rest: Any, of_lse: Any, of_nll: Any, of_uniform: Any,
     of_cross: Any, steps: Any, out: Any, out_strides: Any, start: int, stop: int,
 ) -> None:  # fmt: skip
     """The gradient at the logits, of ``contract.rows.Coefficients`` at the positions' vectors."""
@@ -68,14 +70,14 @@ def gradient(
         labels, into = outer * q_strides[0] + k, outer * out_strides[0] + k
         if inner - k >= width:
             group_gradient(
-                x, at, x_strides[1], classes, None, target, q, labels, q_strides[1], v, total_v,
+                x, at, x_strides[1], classes, None, target, q, labels, q_strides[1], v,
                 valid, maximum, rest, of_lse, of_nll, of_uniform, of_cross, steps, to,
                 out, into, out_strides[1],
             )  # fmt: skip
         else:
             group_gradient(
                 x, at, x_strides[1], classes, inner - k, target, q, labels, q_strides[1], v,
-                total_v, valid, maximum, rest, of_lse, of_nll, of_uniform, of_cross, steps, to,
+                valid, maximum, rest, of_lse, of_nll, of_uniform, of_cross, steps, to,
                 out, into, out_strides[1],
             )  # fmt: skip
 
@@ -111,45 +113,52 @@ def group_statistics(
 @kernel
 def group_gradient(
     x: Any, at: int, stride: int, classes: int, n: Any, target: Any, q: Any, labels: int,
-    q_stride: int, v: Any, total_v: float, valid: Any, maximum: Any, rest: Any, of_lse: Any,
+    q_stride: int, v: Any, valid: Any, maximum: Any, rest: Any, of_lse: Any,
     of_nll: Any, of_uniform: Any, of_cross: Any, steps: Any, to: int, out: Any, into: int,
     out_stride: int,
 ) -> None:  # fmt: skip
-    """The gradient of one group."""
+    """The gradient of one group; ``row_gradients`` has the formula."""
     m, others = part(maximum, to, n), part(rest, to, n)
+    whole = filled(x, 0.0) if of_lse is None else coefficient(x, of_lse, steps[0], to, n)
+    sharp = filled(x, 0.0) if of_nll is None else coefficient(x, of_nll, steps[1], to, n)
     even = coefficient(x, of_uniform, steps[2], to, n)
-    whole = coefficient(x, of_lse, steps[0], to, n) + even * total_v
-    sharp = coefficient(x, of_nll, steps[1], to, n)
     soft = coefficient(x, of_cross, steps[3], to, n)
-    below, top = filled(x, 0.0), filled(x, 0.0)
-    if of_cross is not None:
-        below, top = group_label_sums(x, at, stride, classes, n, m, q, labels, q_stride, v)
-    spread = (whole + sharp + soft * (below + top)) / (others + 1.0)
-    # At a maximum that is nearly certain p − q would cancel; these sums do not.
-    at_top = (whole + soft * (below - top * others)) / (others + 1.0)
-    certain = where(others < 1.0, m, np.nan)
-    counts = counted(x, valid, to, n)
+    below, top, total = filled(x, 0.0), filled(x, 0.0), others + 1.0
+    if of_uniform is not None:
+        below, top = group_mass_sums(
+            x, at, stride, classes, n, m, even, v, soft, q, labels, q_stride
+        )
+    elif of_cross is not None:
+        below, top = group_mass_sums(
+            x, at, stride, classes, n, m, None, v, soft, q, labels, q_stride
+        )
+    certain, surplus = where(others < 1.0, m, np.nan), below - top * others
     count = wide_count(x) if n is None else n
+    at_label = filled(x, 0.0)
     if of_nll is not None:  # before its place may be overwritten
-        behind = gather(x, at, stride, target, to, count) - m
-        not_p = where(behind == 0.0, others, others + 1.0 - exp(behind))
-        at_label = (whole * exp(behind) - sharp * not_p) / (others + 1.0)
+        of_label = gather(x, at, stride, target, to, count)
+        e = exp(of_label - m)
+        not_p = where(of_label == m, others, total - e)
+        at_label = whole * e - sharp * not_p
         if of_uniform is not None:
-            at_label = at_label - (even if v is None else even * look_up(v, target, to, count))
+            mass = even if v is None else even * look_up(v, target, to, count)
+            at_label += where(of_label == certain, surplus, (below + top) * e - mass * total)
+    whole = whole + sharp
+    spread, at_top = (whole + below + top) / total, (whole + surplus) / total
+    counts = counted(x, valid, to, n)
     for c in range(classes):
         logits = part(x, at + c * stride, n)
         slope = exp(logits - m) * spread
-        if of_cross is not None:
-            mass = part(q, labels + c * q_stride, n)
-            if v is not None:
-                mass = mass * read(v, c)
-            slope = where(logits == certain, at_top, slope - mass * soft)
         if of_uniform is not None:
-            slope = slope - (even if v is None else even * read(v, c))
+            mass = mass_of(x, c, n, even, v, soft, q, labels, q_stride)
+            slope = where(logits == certain, at_top, slope - mass)
+        elif of_cross is not None:
+            mass = mass_of(x, c, n, None, v, soft, q, labels, q_stride)
+            slope = where(logits == certain, at_top, slope - mass)
         prefetch(x, at + c * stride + wide_count(x))
         put(out, into + c * out_stride, n, where(counts, slope, 0.0))
     if of_nll is not None:
-        scatter(out, into, out_stride, target, to, count, where(counts, at_label, 0.0))
+        scatter(out, into, out_stride, target, to, count, where(counts, at_label / total, 0.0))
 
 
 @kernel
@@ -165,11 +174,14 @@ def group_maximum(x: Any, at: int, stride: int, classes: int, n: Any) -> Any:
 def group_sum_exp_below(x: Any, at: int, stride: int, classes: int, n: Any, m: Any) -> Any:
     """Σ exp(x − m) of each position, without one of its maxima."""
     total, maxima = filled(x, 0.0), filled(x, 0.0)
-    for c in range(classes):
-        logits = part(x, at + c * stride, n)
-        prefetch(x, at + c * stride + wide_count(x))
-        total = where(logits == m, total, total + exp(logits - m))
-        maxima = where(logits == m, maxima + 1.0, maxima)
+    for first in range(0, classes, BLOCK):
+        block = filled(x, 0.0)
+        for c in range(first, min(first + BLOCK, classes)):
+            logits = part(x, at + c * stride, n)
+            prefetch(x, at + c * stride + wide_count(x))
+            block = where(logits == m, block, block + exp(logits - m))
+            maxima = where(logits == m, maxima + 1.0, maxima)
+        total += block
     return total + (maxima - 1.0)
 
 
@@ -180,30 +192,48 @@ def group_costs(
 ) -> Any:  # fmt: skip
     """Σ mass·(−log p) of each position, for the mass v, q, v·q or 1."""
     total, whole = filled(x, 0.0), filled(x, 0.0)
-    for c in range(classes):
-        mass = filled(x, 1.0) if q is None else part(q, labels + c * q_stride, n)
-        if v is not None:
-            mass = mass * read(v, c)
-        total += where(mass == 0.0, 0.0, mass * (m - part(x, at + c * stride, n)))
-        whole += mass
+    for first in range(0, classes, BLOCK):
+        block, block_mass = filled(x, 0.0), filled(x, 0.0)
+        for c in range(first, min(first + BLOCK, classes)):
+            mass = filled(x, 1.0) if q is None else part(q, labels + c * q_stride, n)
+            if v is not None:
+                mass = mass * read(v, c)
+            block += where(mass == 0.0, 0.0, mass * (m - part(x, at + c * stride, n)))
+            block_mass += mass
+        total += block
+        whole += block_mass
     return total + whole * log_sum
 
 
 @kernel
-def group_label_sums(
-    x: Any, at: int, stride: int, classes: int, n: Any, m: Any, q: Any, labels: int, q_stride: int,
-    v: Any,
+def group_mass_sums(
+    x: Any, at: int, stride: int, classes: int, n: Any, m: Any, even: Any, v: Any, soft: Any,
+    q: Any, labels: int, q_stride: int,
 ) -> Any:  # fmt: skip
-    """Σ v·q over the classes below the maximum, and at it, of each position."""
+    """Σ of the mass over the classes below the maximum, and at it, of each position."""
     below, top = filled(x, 0.0), filled(x, 0.0)
-    for c in range(classes):
-        mass = part(q, labels + c * q_stride, n)
-        if v is not None:
-            mass = mass * read(v, c)
-        highest = part(x, at + c * stride, n) == m
-        below = where(highest, below, below + mass)
-        top = where(highest, top + mass, top)
+    for first in range(0, classes, BLOCK):
+        block = filled(x, 0.0)
+        for c in range(first, min(first + BLOCK, classes)):
+            mass = mass_of(x, c, n, even, v, soft, q, labels, q_stride)
+            highest = part(x, at + c * stride, n) == m
+            block = where(highest, block, block + mass)
+            top = where(highest, top + mass, top)
+        below += block
     return below, top
+
+
+@kernel
+def mass_of(
+    x: Any, c: int, n: Any, even: Any, v: Any, soft: Any, q: Any, labels: int, q_stride: int
+) -> Any:
+    """v·(even + soft·q) of one class; None stands for 0, or for v = 1."""
+    mass = filled(x, 0.0)
+    if soft is not None:
+        mass = part(q, labels + c * q_stride, n) * soft
+    if even is not None:
+        mass = mass + even
+    return mass if v is None else mass * read(v, c)
 
 
 @kernel
@@ -238,9 +268,9 @@ def keep(vector: Any, to: int, n: Any, value: Any, valid: Any) -> None:
 
 @kernel
 def coefficient(x: Any, vector: Any, step: int, to: int, n: Any) -> Any:
-    """A coefficient of each position; 0 if there is none, one number for all if step is 0."""
+    """A coefficient of each position, one number for all if step is 0; None if there is none."""
     if vector is None:
-        return filled(x, 0.0)
+        return None
     if step == 0:
         return filled(x, vector[0])
     return part(vector, to, n)

@@ -6,7 +6,8 @@ larger logit, what was summed so far is rescaled. Sums within a block have the p
 lanes, sums of blocks are float64.
 
 Offsets count elements of ``x``; a block or a row is ``[start, stop)``. Arguments that a call has no
-use for are None: numba compiles a function of its own for each combination, without the branches.
+use for are None: numba compiles a function of its own for each combination, without what stands
+under ``is not None`` (what stands under ``is None`` has to make sense in any case).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from xent.backends.numba.access import load, load_some, prefetch, store_some
+from xent.backends.numba.access import first_lanes, load, load_some, prefetch, store_some
 from xent.backends.numba.compilation import kernel
 from xent.backends.numba.functions import exp, log1p
 from xent.backends.numba.lanes import (
@@ -174,27 +175,53 @@ def weighted_distance(
 
 
 @kernel
-def label_sums(x: Any, at: int, classes: int, m: float, q: Any, labels: int, v: Any) -> Any:
-    """Σ v·q over the classes below the maximum, and at it."""
+def mass_sums(
+    x: Any, at: int, classes: int, m: float, even: Any, v: Any, soft: Any, q: Any, labels: int
+) -> Any:
+    """Σ of the mass v·(even + soft·q) over the classes below the maximum, and at it."""
     j, below, top = 0, filled(x, 0.0), filled(x, 0.0)
     while j + wide_count(x) <= classes:
-        mass = load(q, labels + j)
-        if v is not None:
-            mass = mass * load(v, j)
+        mass = load_mass(x, j, even, v, soft, q, labels)
         highest = load(x, at + j) == m
         below = where(highest, below, below + mass)
         top = where(highest, top + mass, top)
         j += wide_count(x)
     last_below, last_top = folded_sum(below), folded_sum(top)
     while j < classes:
-        mass = load_some(q, labels + j, classes - j, 0.0)
-        if v is not None:
-            mass = mass * load_some(v, j, classes - j, 0.0)
-        highest = load_some(x, at + j, classes - j, m) == m
-        last_below = where(highest, last_below, last_below + mass)
-        last_top = where(highest, last_top + mass, last_top)
+        some = load_some_mass(x, j, classes - j, even, v, soft, q, labels)
+        some_highest = load_some(x, at + j, classes - j, m) == m
+        last_below = where(some_highest, last_below, last_below + some)
+        last_top = where(some_highest, last_top + some, last_top)
         j += narrow_count(x)
     return sum_across(last_below), sum_across(last_top)
+
+
+@kernel
+def load_mass(x: Any, j: int, even: Any, v: Any, soft: Any, q: Any, labels: int) -> Any:
+    """v·(even + soft·q) from class j on, as a wide vector; None stands for 0, or for v = 1."""
+    mass = filled(x, even)
+    if soft is not None:
+        mass = load(q, labels + j) * soft
+        if even is not None:
+            mass = mass + even
+    if v is not None:
+        mass = mass * load(v, j)
+    return mass
+
+
+@kernel
+def load_some_mass(
+    x: Any, j: int, n: int, even: Any, v: Any, soft: Any, q: Any, labels: int
+) -> Any:
+    """The same for the last n classes, as a narrow vector; 0 beyond them."""
+    mass = filled_narrow(x, even)
+    if soft is not None:
+        mass = load_some(q, labels + j, n, 0.0) * soft
+        if even is not None:
+            mass = mass + even
+    if v is not None:
+        mass = mass * load_some(v, j, n, 0.0)
+    return where(first_lanes(x, n), mass, 0.0)
 
 
 @kernel

@@ -68,7 +68,6 @@ def gradient(
     q_strides: Any,
     v: Any,
     valid: Any,
-    total_v: float,
     maximum: Any,
     rest: Any,
     of_lse: Any,
@@ -90,11 +89,19 @@ def gradient(
         at = i // inner * x_strides[0] + i % inner * x_strides[1]
         labels = i // inner * q_strides[0] + i % inner * q_strides[1]
         whole = 0.0 if of_lse is None else np.float64(of_lse[i * steps[0]])
-        sharp = None if of_nll is None else np.float64(of_nll[i * steps[1]])
-        even = None if of_uniform is None else np.float64(of_uniform[i * steps[2]])
-        soft = None if of_cross is None else np.float64(of_cross[i * steps[3]])
+        sharp = number_at(of_nll, i * steps[1])
+        even = number_at(of_uniform, i * steps[2])
+        soft = number_at(of_cross, i * steps[3])
         y = 0 if target is None else target[i]
         m, others = np.float64(maximum[i]), np.float64(rest[i])
         write_gradient(
-            x, at, classes, m, others, whole, sharp, y, even, v, total_v, soft, q, labels, out, to
+            x, at, classes, m, others, whole, sharp, y, even, v, soft, q, labels, out, to
         )
+
+
+@kernel
+def number_at(vector: Any, i: int) -> Any:
+    """One number as float64; None if there is no vector."""
+    if vector is None:
+        return None
+    return np.float64(vector[i])
