@@ -1,0 +1,1 @@
+"""Compiled row statistics for CPUs; numba and numpy are loaded when a room here is first used."""
