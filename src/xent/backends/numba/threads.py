@@ -53,10 +53,10 @@ def in_ranges(kernel: Kernel, count: int, *args: object, grain: int = 1) -> None
     finally:
         call.unclaimed.clear()
         call.settle()
-        call.forget()
-    if call.errors:
+        errors = call.forget()
+    if errors:
         # popped: an error whose traceback led back to itself would keep the rows in memory
-        raise call.errors.pop()
+        raise errors.pop()
 
 
 def _ranges(count: int, number: int) -> list[tuple[int, int]]:
@@ -114,9 +114,14 @@ class _Call:
             if len(self.left) < len(self.entered):  # interrupted
                 self.settle()
 
-    def forget(self) -> None:
-        """Lets go of the arguments: a worker may find this call in its queue much later."""
+    def forget(self) -> list[BaseException]:
+        """Lets go of the arguments, as a worker may find this call in its queue much later.
+
+        Returns the errors, which lead here by their tracebacks and must not be led to from here.
+        """
+        errors, self.errors = self.errors, []
         self.kernel, self.args = None, ()
+        return errors
 
 
 class _Workers:
