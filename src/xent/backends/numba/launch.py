@@ -105,8 +105,8 @@ def logit_gradient(
         walk.kernels.gradient,
         walk.units,
         *_described(rows, walk, weighed),
-        _memory(vectors.maximum),
-        _memory(vectors.rest),
+        _vector(vectors.maximum),
+        _vector(vectors.rest),
         *(memory for memory, _ in stepped),
         tuple(step for _, step in stepped),
         _memory(gradient),
@@ -144,11 +144,11 @@ def _described(rows: Rows, walk: _Walk, weighed: bool) -> tuple[Any, ...]:
         walk.logits.stride()[:2],
         walk.classes,
         walk.inner,
-        _memory(rows.target),
+        _vector(rows.target),
         _memory(q),
         (0, 0) if q is None else q.stride()[:2],
-        _memory(None if weight is None else weight.to(kind).contiguous()),
-        _ALL_COUNT if rows.valid is None else rows.valid.contiguous().numpy().reshape(-1),
+        _vector(None if weight is None else weight.to(kind)),
+        _ALL_COUNT if rows.valid is None else _vector(rows.valid),
     )
 
 
@@ -164,10 +164,15 @@ def _memory(tensor: Tensor | None) -> Any:
     return tensor.as_strided((1,), (1,)).numpy()
 
 
+def _vector(tensor: Tensor | None) -> Any:
+    """One value per position or class, as kernels take it."""
+    return None if tensor is None else _memory(tensor.contiguous())
+
+
 def _stepped(coefficient: Tensor | None, kind: torch.dtype) -> tuple[Any, int]:
     """A coefficient and how far apart its values are: 0 where one number serves all positions."""
     if coefficient is None:
         return None, 1
     if not any(coefficient.stride()):  # a number that autograd expanded
         return _memory(coefficient[:1, :1].to(kind)), 0
-    return _memory(coefficient.to(kind).contiguous()), 1
+    return _vector(coefficient.to(kind)), 1

@@ -126,13 +126,11 @@ def costs(
 ) -> float:
     """Σ mass·(−log p) over a row, for the mass v, q, v·q or 1."""
     log_sum = first_lane(log1p(filled_narrow(x, others)))
-    if q is None:
-        if v is None:
-            return distance(x, at, classes, m) + classes * log_sum
-        cost, mass = weighted_distance(x, at, classes, m, v, 0, None)
-        return cost + mass * log_sum
-    cost, mass = weighted_distance(x, at, classes, m, q, labels, v)
-    return cost + mass * log_sum
+    if q is not None:
+        return weighted_costs(x, at, classes, m, log_sum, q, labels, v)
+    if v is not None:
+        return weighted_costs(x, at, classes, m, log_sum, v, 0, None)
+    return distance(x, at, classes, m) + classes * log_sum
 
 
 @kernel
@@ -150,28 +148,27 @@ def distance(x: Any, at: int, classes: int, m: float) -> float:
 
 
 @kernel
-def weighted_distance(
-    x: Any, at: int, classes: int, m: float, mass: Any, masses: int, factor: Any
-) -> Any:
-    """Σ mass·(m − x) and Σ mass over a row; without mass, −inf costs nothing."""
-    j, total, whole = 0, filled(x, 0.0), filled(x, 0.0)
+def weighted_costs(
+    x: Any, at: int, classes: int, m: float, log_sum: float, mass: Any, masses: int, factor: Any
+) -> float:
+    """Σ mass·factor·(log_sum + m − x) over a row; what has no mass costs nothing."""
+    j, total = 0, filled(x, 0.0)
     while j + wide_count(x) <= classes:
         weight = load(mass, masses + j)
         if factor is not None:
             weight = weight * load(factor, j)
-        total += where(weight == 0.0, 0.0, weight * (m - load(x, at + j)))
-        whole += weight
+        surprise = m - load(x, at + j) + log_sum
+        total += where(weight == 0.0, 0.0, weight * surprise)
         j += wide_count(x)
-    last, sum_ = folded_sum(total), folded_sum(whole)
+    last = folded_sum(total)
     while j < classes:
-        weight = load_some(mass, masses + j, classes - j, 0.0)
+        some = load_some(mass, masses + j, classes - j, 0.0)
         if factor is not None:
-            weight = weight * load_some(factor, j, classes - j, 0.0)
-        behind = m - load_some(x, at + j, classes - j, m)
-        last += where(weight == 0.0, 0.0, weight * behind)
-        sum_ += weight
+            some = some * load_some(factor, j, classes - j, 0.0)
+        some_surprise = m - load_some(x, at + j, classes - j, m) + log_sum
+        last += where(some == 0.0, 0.0, some * some_surprise)
         j += narrow_count(x)
-    return sum_across(last), sum_across(sum_)
+    return sum_across(last) + log_sum * 0.0  # NaN without a softmax
 
 
 @kernel
