@@ -23,6 +23,7 @@ from xent.contract.weights import (
     weighty_positions,
     zeroed,
 )
+from xent.statistics.batches import batch_loss
 from xent.statistics.rows import canonical_statistics
 
 
@@ -111,6 +112,37 @@ def cross_entropy(
         >>> [round(v, 4) for v in logits.grad[0].tolist()]  # p − y
         [-0.9, 0.7, 0.2]
     """
+    if (
+        size_average is reduce is dim is sample_weight is denominator is dtype is None
+        and on_empty == "nan"
+    ):
+        usual = (input, target, weight, ignore_index, reduction, label_smoothing)
+        loss = batch_loss(_general, *usual)
+        if loss is not None:
+            return loss
+    return _general(
+        input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing,
+        dim=dim, sample_weight=sample_weight, denominator=denominator, on_empty=on_empty,
+        dtype=dtype,
+    )  # fmt: skip
+
+
+def _general(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int | Sequence[int] = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    dim: int | None = None,
+    sample_weight: Tensor | None = None,
+    denominator: Denominator | None = None,
+    on_empty: OnEmpty = "nan",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     reduction_ = checked_reduction(
         reduction, size_average, reduce, denominator=denominator, on_empty=on_empty
     )

@@ -41,6 +41,22 @@ _IN_MEMORY = {
 
 
 @intrinsic
+def memory_at(_typing: Any, address: Any, like: Any) -> Any:
+    """The memory at an address as an array with the dtype of ``like``; None if that is None."""
+    if isinstance(like, types.NoneType):
+        return types.none(address, like), lambda context, *_: context.get_dummy_value()
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array = make_array(sig.return_type)(context, builder, args[1])
+        array.data = builder.inttoptr(args[0], array.data.type)
+        for owner in ("meminfo", "parent"):  # whoever has the address keeps the memory alive
+            setattr(array, owner, ir.Constant(getattr(array, owner).type, None))
+        return array._getvalue()
+
+    return like(address, like), codegen
+
+
+@intrinsic
 def load(_typing: Any, array: Any, offset: Any) -> Any:
     """A wide vector from this offset on."""
     return _load(wide(array.dtype), array, offset)
@@ -135,7 +151,9 @@ def scatter(
 
 @intrinsic
 def read(_typing: Any, array: Any, offset: Any) -> Any:
-    """One number, as float64."""
+    """One number, as float64; None from None."""
+    if isinstance(array, types.NoneType):
+        return types.none(array, offset), lambda context, *_: context.get_dummy_value()
     lanes = Lanes(computed(array.dtype), 1)
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:

@@ -8,7 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -28,3 +30,27 @@ def _sources() -> str:
     """A fingerprint of the room."""
     text = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return hashlib.sha256(text).hexdigest()
+
+
+# Numba leaves out what stands under `if x is not None` when the argument x is None, but a function
+# that returns None in one branch and a number in another makes both possible. These don't.
+
+
+@intrinsic
+def given(_typing: Any, argument: Any, value: Any) -> Any:
+    """The value, or None if the argument is None."""
+    if isinstance(argument, types.NoneType):
+        return types.none(argument, value), lambda context, *_: context.get_dummy_value()
+    return value(argument, value), lambda _context, _builder, _sig, args: args[1]
+
+
+@intrinsic
+def or_zero(_typing: Any, number: Any) -> Any:
+    """The number, or 0 if it is None."""
+    if isinstance(number, types.NoneType):
+        return types.float64(number), lambda *_: ir.Constant(ir.DoubleType(), 0.0)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], sig.args[0], types.float64)
+
+    return types.float64(number), codegen

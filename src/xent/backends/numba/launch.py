@@ -17,8 +17,8 @@ from xent.backends.numba.threads import in_ranges
 from xent.contract.dtypes import accumulation
 from xent.contract.rows import Coefficients, Rows, Vectors
 
-GRAIN = 1 << 15
-"""Logits below which a second thread costs more than it brings."""
+GRAIN = 1 << 17
+"""Logits that are worth waking a thread: it takes as long as they do."""
 
 _STAND_INS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}  # as in ``access``
 _ALL_COUNT = np.empty(0, np.bool_)
