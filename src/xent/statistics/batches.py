@@ -25,7 +25,7 @@ LARGEST = 1 << 18
 """Logits up to which one thread in one kernel is quicker than the general way."""
 
 _PLAIN = (Tensor, Parameter)
-_LABELS = np.empty(0, np.int64)
+_LABELS: Any = np.empty(0, np.int64)
 
 
 class _Kind(NamedTuple):
@@ -136,7 +136,12 @@ def _loss(
 
 
 def _gradient(
-    input: Tensor, target: Tensor, weight: Tensor | None, options: _Options, kept: Tensor, scale: float
+    options: _Options,
+    kept: Tensor,
+    scale: float,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
 ) -> Tensor:
     gradient = torch.empty_like(input)
     rows = _described(input, target, weight, options)
@@ -182,7 +187,7 @@ class _BatchLoss(torch.autograd.Function):
             or torch._C._functorch.is_legacy_batchedtensor(grad)
         ):
             return _general_gradient(options, grad, *tensors), None, None, None
-        return _gradient(*tensors, options, kept, grad.item() / divisor), None, None, None
+        return _gradient(options, kept, grad.item() / divisor, *tensors), None, None, None
 
 
 def _general_gradient(

@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from xent.backends.numba.lanes import (
-    BIT,
     F32,
     F64,
     I16,

@@ -21,6 +21,7 @@ from xent.backends.numba.lanes import filled_narrow, first_lane
 from xent.backends.numba.row_gradients import write_gradient, write_zeros
 from xent.backends.numba.row_sums import costs, softmax_sums
 
+
 @kernel
 def index_loss(
     like: Any, labels: Any, x_at: int, stride: int, positions: int, classes: int, target_at: int,
@@ -96,9 +97,7 @@ def index_gradient(
             continue
         m, others = np.float64(kept[i]), np.float64(kept[positions + i])
         of_label = sharp * weight_of(v, y)
-        write_gradient(
-            x, at, classes, m, others, 0.0, of_label, y, even, v, None, None, 0, out, to
-        )
+        write_gradient(x, at, classes, m, others, 0.0, of_label, y, even, v, None, None, 0, out, to)
 
 
 @kernel

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +12,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import event
 from numba.extending import intrinsic
+
+PATIENCE = 1.0  # seconds of silence
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -54,3 +59,42 @@ def or_zero(_typing: Any, number: Any) -> Any:
         return context.cast(builder, args[0], sig.args[0], types.float64)
 
     return types.float64(number), codegen
+
+
+class _Announcement(event.Listener):  # type: ignore[misc]  # numba ships no type hints
+    """Says once per process what is going on, when kernels take long to compile."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.said = False
+        self.timer: threading.Timer | None = None
+
+    def on_start(self, event: Any) -> None:
+        """A kernel begins to compile; those that it calls may follow within."""
+        if not event.data["dispatcher"].py_func.__module__.startswith(__package__):
+            return
+        self.depth += 1
+        if self.depth == 1 and not self.said:
+            self.timer = threading.Timer(PATIENCE, self.say)
+            self.timer.daemon = True
+            self.timer.start()
+
+    def on_end(self, event: Any) -> None:
+        """A kernel is compiled."""
+        if not event.data["dispatcher"].py_func.__module__.startswith(__package__):
+            return
+        self.depth -= 1
+        if self.depth == 0 and self.timer is not None:
+            self.timer.cancel()
+
+    def say(self) -> None:
+        """Tells whoever is waiting."""
+        self.said = True
+        print(
+            "xent: compiling kernels for this machine; they are kept for the next time. "
+            "`xent warmup` compiles them ahead.",
+            file=sys.stderr,
+        )
+
+
+event.register("numba:compile", _Announcement())

@@ -10,8 +10,8 @@ from numba.extending import intrinsic
 
 from xent.backends.numba.lanes import F32, I32, I64, Lanes, fused, splat
 
-# 2^r = 1 + c1·r + c2·r² + …  on |r| ≤ 1/2, relative error 2.6e-9 and 1.8e-17: Remez's exchange, with
-# the constant 1 fixed so that exp(0) is exactly 1.
+# 2^r = 1 + c1·r + c2·r² + … on |r| ≤ 1/2, relative error 2.6e-9 and 1.8e-17: Remez's exchange,
+# with the constant 1 fixed so that exp(0) is exactly 1.
 _POWER = {
     32: (
         0.69314721496788496,
@@ -74,7 +74,7 @@ def exp(_typing: Any, x: Any) -> Any:
         lowest = number(-form.bias * math.log(2))
         clamped = builder.select(builder.fcmp_ordered(">", lowest, args[0]), lowest, args[0])
         log2e, log2e_low = (number(part) for part in form.log2e)
-        # x·log2(e) = n + r with n whole: n as a float, and n + bias in the lowest bits of `shifted`.
+        # x·log2(e) = n + r, n whole: n as a float, and n + bias in the lowest bits of `shifted`.
         shifted = fused(builder, clamped, log2e, number(form.rounder + form.bias))
         n = builder.fsub(shifted, number(form.rounder + form.bias))
         r = fused(builder, clamped, log2e, builder.fneg(n))

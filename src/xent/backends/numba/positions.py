@@ -1,9 +1,9 @@
 """Kernels for classes that lie a stride apart, with positions as neighbours in memory: images.
 
 Each lane is a position. The classes of a group of positions, a wide vector of them, are gone
-through several times, from the cache after the first. [start, stop) counts groups; offsets and None
-are as in ``rows``. In a group that is cut off ``n`` is how many positions it has; in whole groups it
-is None, and numba leaves the masks out.
+through several times, from the cache after the first. [start, stop) counts groups; offsets and
+None are as in ``row_sums``. In a group that is cut off, ``n`` is how many positions it has; in
+whole groups it is None, and numba leaves the masks out.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def group_statistics(
         of_label = gather(x, at, stride, target, to, count)
         keep(nll, to, n, log_sum + (m - of_label), valid)
     if uniform is not None:
-        keep(uniform, to, n, group_costs(x, at, stride, classes, n, m, log_sum, None, 0, 0, v), valid)
+        keep(
+            uniform, to, n, group_costs(x, at, stride, classes, n, m, log_sum, None, 0, 0, v), valid
+        )
     if cross is not None:
         cost = group_costs(x, at, stride, classes, n, m, log_sum, q, labels, q_stride, v)
         keep(cross, to, n, cost, valid)

@@ -97,4 +97,3 @@ def gradient(
         write_gradient(
             x, at, classes, m, others, whole, sharp, y, even, v, soft, q, labels, out, to
         )
-
