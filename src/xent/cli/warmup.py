@@ -29,8 +29,11 @@ def warmup(dtypes: tuple[str, ...], quiet: bool) -> None:
     """
     from rich.progress import Progress
 
+    from xent.backends.numba.compilation import announcement
     from xent.backends.numba.warmup import CASES, compile_kernels
     from xent.cli.console import console
+
+    announcement.said = True  # the bar says it
 
     terminal = console(stderr=True)
     start = time.perf_counter()
@@ -41,5 +44,21 @@ def warmup(dtypes: tuple[str, ...], quiet: bool) -> None:
         for dtype in dict.fromkeys(dtypes):
             for case in compile_kernels(getattr(torch, dtype)):
                 progress.update(task, advance=1, description=case)
+            _warm_small_batches(getattr(torch, dtype))
     seconds = time.perf_counter() - start
     click.echo(f"The kernels for {', '.join(dtypes)} are ready ({seconds:.0f} s).")
+
+
+def _warm_small_batches(dtype: torch.dtype) -> None:
+    """Small batches of a dtype that has kernels of their own for them."""
+    import xent
+
+    targets = (torch.zeros(2, dtype=torch.int64), torch.ones((2, 3), dtype=dtype))
+    for target in targets:
+        for weight in (None, torch.ones(3, dtype=dtype)):
+            for smoothing in (0.0, 0.1):
+                for learns in (False, True):
+                    logits = torch.zeros((2, 3), dtype=dtype, requires_grad=learns)
+                    loss = xent.cross_entropy(logits, target, weight, label_smoothing=smoothing)
+                    if learns:
+                        loss.backward()

@@ -87,9 +87,12 @@ def compiles_to_an_operator(logits: Tensor) -> bool:
     return logits.device.type == "cpu" and _operator_wanted()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
 def _operator_wanted() -> bool:
     return asked_backend() != "torch" and numba_failure() is None
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler first: a second.
+_operator_wanted._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _numba_refusal(logits: Tensor, *others: Tensor | None) -> str | None:

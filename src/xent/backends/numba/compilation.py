@@ -89,6 +89,8 @@ class _Announcement(event.Listener):  # type: ignore[misc]  # numba ships no typ
 
     def say(self) -> None:
         """Tells whoever is waiting."""
+        if self.said:
+            return
         self.said = True
         print(
             "xent: compiling kernels for this machine; they are kept for the next time. "
@@ -97,4 +99,5 @@ class _Announcement(event.Listener):  # type: ignore[misc]  # numba ships no typ
         )
 
 
-event.register("numba:compile", _Announcement())
+announcement = _Announcement()
+event.register("numba:compile", announcement)
