@@ -17,6 +17,8 @@ import xent
 from exactness import grad_output_for
 from strategies import IGNORED, Problem, problems
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 # Derandomized: what CI sees is what a developer sees. No deadline: the first call is slow.
 fixed = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 

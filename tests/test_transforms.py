@@ -20,6 +20,7 @@ import xent
 from exactness import grad_output_for
 
 pytestmark = [
+    pytest.mark.usefixtures("backend"),
     # torch's own forward mode runs decompositions that it made with torch.jit.script
     pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning"),
     # torch.compile makes an instance of every autograd.Function that it meets
