@@ -210,7 +210,7 @@ class TestGeometryOfSoftmax:
         if problem.weight is not None:
             factors = {
                 "weight": problem.weight[0],
-                "pos_weight": problem.weight[1:] / problem.weight[0],
+                "pos_weight": problem.weight[1] / problem.weight[0],
             }
         binary = xent.binary_cross_entropy_with_logits(
             torch.where(yes == no, 0, yes - no),  # −inf less −inf is not drawn: one class is open
@@ -219,7 +219,10 @@ class TestGeometryOfSoftmax:
             label_smoothing=problem.options["label_smoothing"],
             **factors,
         )
-        assert_rounded(binary.to(problem.logits.dtype), problem.of(xent.cross_entropy))
+        size = None
+        if problem.options["label_smoothing"]:  # smoothed y and 1 − y are rounded one by one
+            size = (yes - no).abs().nan_to_num(0, posinf=0)
+        assert_rounded(binary.to(problem.logits.dtype), problem.of(xent.cross_entropy), size)
 
 
 class TestLabels:

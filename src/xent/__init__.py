@@ -1,4 +1,4 @@
-"""Cross-entropy for PyTorch, closer to the mathematics than torch's own."""
+"""Cross-entropy for PyTorch: exact, and at the speed of memory."""
 
 from xent import functional, nn
 from xent.functional import (
@@ -8,13 +8,13 @@ from xent.functional import (
     dense_cross_entropy,
     row_statistics,
 )
-from xent.statistics import backend, explain_dispatch
 from xent.nn import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     DenseCrossEntropy,
     DenseCrossEntropyLoss,
 )
+from xent.statistics import backend, empty_cache, explain_dispatch
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dense_cross_entropy",
+    "empty_cache",
     "explain_dispatch",
     "functional",
     "nn",

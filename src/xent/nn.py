@@ -48,6 +48,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         denominator: Denominator | None = None,
         on_empty: OnEmpty = "nan",
         dtype: torch.dtype | None = None,
+        inplace_backward: bool = False,
     ) -> None:
         checked = checked_reduction(
             reduction, size_average, reduce, denominator=denominator, on_empty=on_empty
@@ -60,6 +61,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         self.denominator = checked.denominator
         self.on_empty = on_empty
         self.dtype = dtype
+        self.inplace_backward = inplace_backward
 
     def forward(
         self,
@@ -82,6 +84,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             denominator=self.denominator if denominator is None else denominator,
             on_empty=self.on_empty,
             dtype=self.dtype,
+            inplace_backward=self.inplace_backward,
         )
 
     def extra_repr(self) -> str:
@@ -95,6 +98,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             denominator=(self.denominator, None),
             on_empty=(self.on_empty, "nan"),
             dtype=(self.dtype, None),
+            inplace_backward=(self.inplace_backward, False),
         )
 
     def __prepare_scriptable__(self) -> torch.nn.Module:

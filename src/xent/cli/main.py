@@ -11,6 +11,7 @@ import click
 from xent import __version__
 from xent.cli.bench import bench
 from xent.cli.demo import demo
+from xent.cli.warmup import warmup
 
 EXAMPLES = """\b
 Examples:
@@ -63,4 +64,5 @@ def main(ctx: click.Context) -> None:
 
 
 main.add_command(demo)
+main.add_command(warmup)
 main.add_command(bench)

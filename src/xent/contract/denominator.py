@@ -8,6 +8,7 @@ from torch import Tensor
 
 from xent.contract.dtypes import accumulation
 from xent.contract.layout import Layout
+from xent.contract.reduction import summed
 from xent.contract.targets import Targets
 from xent.contract.weights import zeroed
 
@@ -53,4 +54,4 @@ def _total(layout: Layout, valid: Tensor | None, *factors: Tensor | None) -> Ten
         if factor is not None:
             masked = zeroed(factor, valid)
             product = masked if product is None else product * masked
-    return layout.count if product is None else product.sum()
+    return layout.count if product is None else summed(product)

@@ -69,7 +69,9 @@ def _tracing() -> bool:
 def _transformed(tensor: Tensor) -> bool:
     """True for what ``torch.func``, or autograd's batched gradients, hand to a function."""
     functorch = torch._C._functorch
-    return functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
+    return functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(
+        tensor
+    )
 
 
 def _tangent(tensor: Tensor) -> Tensor | None:

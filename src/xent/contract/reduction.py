@@ -19,6 +19,7 @@ OnEmpty = Literal["nan", "zero"]
 _REDUCTIONS = ("none", "mean", "sum")
 _RULES = ("valid", "weight", "batch")
 _ON_EMPTY = ("nan", "zero")
+_SERIAL = 1 << 14  # torch sums up to twice as many elements in one thread
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Reduction:
         """Reduces ``losses [outer, inner]``; ``divisor`` is what a mean divides the sum by."""
         if self.mode == "none":
             return losses
-        total = losses.sum()
+        total = summed(losses)
         return total if self.mode == "sum" else self._mean(total, divisor)
 
     def _mean(self, total: Tensor, divisor: Tensor | float) -> Tensor:
@@ -44,6 +45,18 @@ class Reduction:
         # The division must be harmless in the branch that is not taken: its gradient counts too.
         mean = total / divisor.masked_fill(empty, 1)
         return mean.masked_fill(empty, 0.0 if self.on_empty == "zero" else torch.nan)
+
+
+def summed(vector: Tensor) -> Tensor:
+    """The sum of all elements, the same to the bit for any number of threads.
+
+    Torch cuts a long sum into a part per thread. Rows of a fixed length it sums one by one.
+    """
+    flat = vector.flatten()
+    while flat.numel() > _SERIAL:
+        rows = torch.nn.functional.pad(flat, (0, -flat.numel() % _SERIAL))
+        flat = rows.reshape(-1, _SERIAL).sum(1)
+    return flat.sum()
 
 
 def checked_reduction(

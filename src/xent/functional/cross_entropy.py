@@ -12,6 +12,7 @@ from xent.backends.torch.limits import cost
 from xent.contract.denominator import divisor, label_weight
 from xent.contract.dtypes import accumulation, check_dtype, promoted
 from xent.contract.layout import check_logits, layout_of
+from xent.contract.overwriting import check_inplace_backward
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.rows import Rows, Vectors
 from xent.contract.targets import Targets, canonical_targets
@@ -23,6 +24,7 @@ from xent.contract.weights import (
     weighty_positions,
     zeroed,
 )
+from xent.statistics.batches import batch_loss
 from xent.statistics.rows import canonical_statistics
 
 
@@ -41,6 +43,7 @@ def cross_entropy(
     denominator: Denominator | None = None,
     on_empty: OnEmpty = "nan",
     dtype: torch.dtype | None = None,
+    inplace_backward: bool = False,
 ) -> Tensor:
     """Cross-entropy between logits and labels: torch's function, closer to the mathematics.
 
@@ -82,6 +85,10 @@ def cross_entropy(
         on_empty: the mean when the divisor is zero, ``"nan"`` as torch or ``"zero"``; its gradients
             are zero either way.
         dtype: dtype of the returned loss.
+        inplace_backward: the backward overwrites the logits with their gradient: one tensor of
+            their size less. Whatever else needs the logits later (a second backward, a layer that
+            saved its output) is refused by autograd. Compiled code plans its own memory and
+            ignores it.
 
     Returns:
         A 0-d tensor, or the positions' shape for ``"none"``. Its dtype is ``dtype`` or what
@@ -91,7 +98,8 @@ def cross_entropy(
     Raises:
         TypeError: an argument is of the wrong kind.
         ValueError: an unknown option, a batch size that differs, sample weights of another shape.
-        RuntimeError: the labels' dtype or shape, weight, a device, label_smoothing.
+        RuntimeError: the labels' dtype or shape, weight, a device, label_smoothing; logits that
+            ``inplace_backward`` must not overwrite.
         IndexError: a label outside [0, C), named by position and value; on CPU, where the values
             can be looked at without waiting.
         NotImplementedError: logits that are not floating-point.
@@ -111,11 +119,50 @@ def cross_entropy(
         >>> [round(v, 4) for v in logits.grad[0].tolist()]  # p − y
         [-0.9, 0.7, 0.2]
     """
+    if (
+        size_average is None
+        and reduce is None
+        and dim is None
+        and sample_weight is None
+        and denominator is None
+        and on_empty == "nan"
+        and dtype is None
+        and inplace_backward is False
+    ):
+        usual = (input, target, weight, ignore_index, reduction, label_smoothing)
+        loss = batch_loss(_general, *usual)
+        if loss is not None:
+            return loss
+    return _general(
+        input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing,
+        dim=dim, sample_weight=sample_weight, denominator=denominator, on_empty=on_empty,
+        dtype=dtype, inplace_backward=inplace_backward,
+    )  # fmt: skip
+
+
+def _general(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int | Sequence[int] = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    *,
+    dim: int | None = None,
+    sample_weight: Tensor | None = None,
+    denominator: Denominator | None = None,
+    on_empty: OnEmpty = "nan",
+    dtype: torch.dtype | None = None,
+    inplace_backward: bool = False,
+) -> Tensor:
     reduction_ = checked_reduction(
         reduction, size_average, reduce, denominator=denominator, on_empty=on_empty
     )
     check_dtype(dtype)
     check_logits(input, target)
+    check_inplace_backward(inplace_backward, input)
     layout = layout_of(input, dim)
     targets = canonical_targets(target, input, layout, ignore_index)
     check_class_weight(weight, input, layout, same_dtype=targets.index is not None)
@@ -132,7 +179,9 @@ def cross_entropy(
     logits = layout.rows(input.to(working) if working == torch.float64 else input)
 
     rows = Rows(logits, targets.index, targets.probabilities, weight, valid)
-    vectors = canonical_statistics(rows, uniform=label_smoothing > 0)
+    vectors = canonical_statistics(
+        rows, uniform=label_smoothing > 0, inplace_backward=inplace_backward
+    )
     losses = _formula(vectors, targets, weight, factors, label_smoothing, layout.classes)
     by: Tensor | float = 1
     if reduction_.mode == "mean":

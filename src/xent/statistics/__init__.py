@@ -3,10 +3,13 @@
 - ``rows``: ``row_statistics``, and which way its derivatives are taken;
 - ``derivatives``: the gradient written by hand, and autograd;
 - ``compiled``: the same under torch.compile;
-- ``dispatch``: which backend computes.
+- ``batches``: small batches in the usual form, by a shorter way;
+- ``dispatch``: which backend computes;
+- ``memory``: what is kept for gradients.
 """
 
 from xent.statistics.dispatch import backend, explain_dispatch
+from xent.statistics.memory import empty_cache
 from xent.statistics.rows import RowStatistics, row_statistics
 
-__all__ = ["RowStatistics", "backend", "explain_dispatch", "row_statistics"]
+__all__ = ["RowStatistics", "backend", "empty_cache", "explain_dispatch", "row_statistics"]

@@ -97,9 +97,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Statistics) -> No
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     def logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
         nll = None if rows.target is None else vectors.nll
-        gradient: Tensor = _logit_gradient(
-            *rows, vectors.maximum, vectors.rest, nll, *coefficients
-        )
+        gradient: Tensor = _logit_gradient(*rows, vectors.maximum, vectors.rest, nll, *coefficients)
         return gradient
 
     present = (g if g is None or g.numel() else None for g in grads)

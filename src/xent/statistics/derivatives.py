@@ -22,7 +22,9 @@ def differentiable_statistics(rows: Rows, uniform: bool, inplace_backward: bool)
 class LogitGradient(Protocol):
     """A backend's gradient at the logits."""
 
-    def __call__(self, rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor: ...
+    def __call__(self, rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
+        """Returns it in the logits' dtype."""
+        ...
 
 
 def keep(ctx: Any, rows: Rows, vectors: Vectors) -> None:

@@ -87,9 +87,12 @@ def compiles_to_an_operator(logits: Tensor) -> bool:
     return logits.device.type == "cpu" and _operator_wanted()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
 def _operator_wanted() -> bool:
-    return asked_backend() != "torch" and _numba_failure() is None
+    return asked_backend() != "torch" and numba_failure() is None
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler first: a second.
+_operator_wanted._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _numba_refusal(logits: Tensor, *others: Tensor | None) -> str | None:
@@ -104,11 +107,11 @@ def _numba_refusal(logits: Tensor, *others: Tensor | None) -> str | None:
         return f"{logits.numel()} logits are fewer than {LEAST}"
     if not logits.numel():
         return "there are no logits"
-    return _numba_failure()
+    return numba_failure()
 
 
 @cache
-def _numba_failure() -> str | None:
+def numba_failure() -> str | None:
     """Why numba can't be used at all: it is missing, or has no support for this machine."""
     try:
         numba_rows()
@@ -125,12 +128,13 @@ def numba_rows() -> RowBackend:
 
 def asked_backend() -> str | None:
     """The backend that is asked for by name: in the code around this call, or the environment."""
-    return _asked_for.get() or _from_environment(os.environ.get("XENT_BACKEND"))
+    return _asked_for.get() or _from_environment()
 
 
 @cache
-def _from_environment(name: str | None) -> str | None:
-    return None if not name else _checked(name, "XENT_BACKEND")
+def _from_environment() -> str | None:
+    name = os.environ.get("XENT_BACKEND")
+    return _checked(name, "XENT_BACKEND") if name else None
 
 
 def _checked(name: str, argument: str) -> str:

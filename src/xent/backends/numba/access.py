@@ -14,7 +14,6 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 from xent.backends.numba.lanes import (
-    BIT,
     F32,
     F64,
     I16,
@@ -38,6 +37,22 @@ _IN_MEMORY = {
     types.boolean: ir.IntType(8),
     types.int64: I64,
 }
+
+
+@intrinsic
+def memory_at(_typing: Any, address: Any, like: Any) -> Any:
+    """The memory at an address as an array with the dtype of ``like``; None if that is None."""
+    if isinstance(like, types.NoneType):
+        return types.none(address, like), lambda context, *_: context.get_dummy_value()
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array = make_array(sig.return_type)(context, builder, args[1])
+        array.data = builder.inttoptr(args[0], array.data.type)
+        for owner in ("meminfo", "parent"):  # whoever has the address keeps the memory alive
+            setattr(array, owner, ir.Constant(getattr(array, owner).type, None))
+        return array._getvalue()
+
+    return like(address, like), codegen
 
 
 @intrinsic
@@ -135,7 +150,9 @@ def scatter(
 
 @intrinsic
 def read(_typing: Any, array: Any, offset: Any) -> Any:
-    """One number, as float64."""
+    """One number, as float64; None from None."""
+    if isinstance(array, types.NoneType):
+        return types.none(array, offset), lambda context, *_: context.get_dummy_value()
     lanes = Lanes(computed(array.dtype), 1)
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:

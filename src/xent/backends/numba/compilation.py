@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import event
+from numba.extending import intrinsic
+
+PATIENCE = 1.0  # seconds of silence
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -28,3 +35,69 @@ def _sources() -> str:
     """A fingerprint of the room."""
     text = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return hashlib.sha256(text).hexdigest()
+
+
+# Numba leaves out what stands under `if x is not None` when the argument x is None, but a function
+# that returns None in one branch and a number in another makes both possible. These don't.
+
+
+@intrinsic
+def given(_typing: Any, argument: Any, value: Any) -> Any:
+    """The value, or None if the argument is None."""
+    if isinstance(argument, types.NoneType):
+        return types.none(argument, value), lambda context, *_: context.get_dummy_value()
+    return value(argument, value), lambda _context, _builder, _sig, args: args[1]
+
+
+@intrinsic
+def or_zero(_typing: Any, number: Any) -> Any:
+    """The number, or 0 if it is None."""
+    if isinstance(number, types.NoneType):
+        return types.float64(number), lambda *_: ir.Constant(ir.DoubleType(), 0.0)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], sig.args[0], types.float64)
+
+    return types.float64(number), codegen
+
+
+class _Announcement(event.Listener):  # type: ignore[misc]  # numba ships no type hints
+    """Says once per process what is going on, when kernels take long to compile."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.said = False
+        self.timer: threading.Timer | None = None
+
+    def on_start(self, event: Any) -> None:
+        """A kernel begins to compile; those that it calls may follow within."""
+        if not event.data["dispatcher"].py_func.__module__.startswith(__package__):
+            return
+        self.depth += 1
+        if self.depth == 1 and not self.said:
+            self.timer = threading.Timer(PATIENCE, self.say)
+            self.timer.daemon = True
+            self.timer.start()
+
+    def on_end(self, event: Any) -> None:
+        """A kernel is compiled."""
+        if not event.data["dispatcher"].py_func.__module__.startswith(__package__):
+            return
+        self.depth -= 1
+        if self.depth == 0 and self.timer is not None:
+            self.timer.cancel()
+
+    def say(self) -> None:
+        """Tells whoever is waiting."""
+        if self.said:
+            return
+        self.said = True
+        print(
+            "xent: compiling kernels for this machine; they are kept for the next time. "
+            "`xent warmup` compiles them ahead.",
+            file=sys.stderr,
+        )
+
+
+announcement = _Announcement()
+event.register("numba:compile", announcement)

@@ -10,8 +10,8 @@ from numba.extending import intrinsic
 
 from xent.backends.numba.lanes import F32, I32, I64, Lanes, fused, splat
 
-# 2^r = 1 + c1·r + c2·r² + …  on |r| ≤ 1/2, relative error 2.6e-9 and 1.8e-17: Remez's exchange, with
-# the constant 1 fixed so that exp(0) is exactly 1.
+# 2^r = 1 + c1·r + c2·r² + … on |r| ≤ 1/2, relative error 2.6e-9 and 1.8e-17: Remez's exchange,
+# with the constant 1 fixed so that exp(0) is exactly 1.
 _POWER = {
     32: (
         0.69314721496788496,
@@ -50,6 +50,12 @@ class _Format:
         # A float this large has steps of 1: adding it rounds to the nearest integer, and leaves
         # that integer in the lowest bits.
         self.rounder = 1.5 * 2.0**self.mantissa
+        # log2(e) in two parts, each a float of this format.
+        self.log2e = (
+            (1.44269502162933349609, 1.92596299e-8)
+            if single
+            else (1.44269504088896338700, 2.0355273740931033e-17)
+        )
 
 
 @intrinsic
@@ -67,11 +73,12 @@ def exp(_typing: Any, x: Any) -> Any:
         # At the lowest x the exponent's bits are all 0, and the power of two is 0 as well.
         lowest = number(-form.bias * math.log(2))
         clamped = builder.select(builder.fcmp_ordered(">", lowest, args[0]), lowest, args[0])
-        log2e = number(math.log2(math.e))
-        # x·log2(e) = n + r with n whole: n as a float, and n + bias in the lowest bits of `shifted`.
+        log2e, log2e_low = (number(part) for part in form.log2e)
+        # x·log2(e) = n + r, n whole: n as a float, and n + bias in the lowest bits of `shifted`.
         shifted = fused(builder, clamped, log2e, number(form.rounder + form.bias))
         n = builder.fsub(shifted, number(form.rounder + form.bias))
         r = fused(builder, clamped, log2e, builder.fneg(n))
+        r = fused(builder, clamped, log2e_low, r)
         *coefficients, power = (number(c) for c in _POWER[form.bits])
         for coefficient in (*reversed(coefficients), number(1.0)):
             power = fused(builder, power, r, coefficient)

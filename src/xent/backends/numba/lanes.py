@@ -8,8 +8,9 @@ scalar operand meets them all.
 Two widths: *narrow*, one register, with a mask where a row ends; *wide*, four registers at once,
 since an addition takes four cycles and a new one can begin in each of them.
 
-Numbers in memory are float32, float64, float16 or bfloat16. In registers they are float64 for float64, else float32; conversion is exact
-on the way in, and to the nearest, ties to even, on the way out.
+Numbers in memory are float32, float64, float16 or bfloat16. In registers they are float64 for
+float64, else float32; conversion is exact on the way in, and to the nearest, ties to even, on the
+way out.
 """
 
 from __future__ import annotations
@@ -75,9 +76,6 @@ def narrow(element: Any) -> Lanes:
     return Lanes(computed(element), REGISTER * 8 // computed(element).bitwidth)
 
 
-# ---- building blocks of code, used below and in ``functions`` ----
-
-
 def splat(builder: Any, vector: ir.VectorType, value: Any) -> Any:
     """One scalar in every lane; a Python number or an LLVM value of the element's type."""
     if not isinstance(value, ir.Value):
@@ -112,8 +110,6 @@ def constants(vector: ir.VectorType, values: Any) -> ir.Constant:
     """A vector of known numbers."""
     return ir.Constant(vector, [ir.Constant(vector.element, v) for v in values])
 
-
-# ---- operators ----
 
 _ARITHMETIC = {
     operator.add: "fadd",
@@ -241,9 +237,6 @@ def narrow_count(_typing: Any, array: Any) -> Any:
     return types.intp(array), lambda *_: I64(narrow(array.dtype).count)
 
 
-# ---- from many lanes to few, and to one ----
-
-
 @intrinsic
 def folded_sum(_typing: Any, lanes: Any) -> Any:
     """Four registers added up into one."""
@@ -324,9 +317,7 @@ def lanes_set(_typing: Any, mask: Any) -> Any:
 
     def codegen(_context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         bits = ir.IntType(mask.count)
-        number = call(
-            builder, f"llvm.ctpop.i{mask.count}", bits, builder.bitcast(args[0], bits)
-        )
+        number = call(builder, f"llvm.ctpop.i{mask.count}", bits, builder.bitcast(args[0], bits))
         return number if bits == I64 else builder.zext(number, I64)
 
     return types.int64(mask), codegen

@@ -17,11 +17,11 @@ from xent.backends.numba.threads import in_ranges
 from xent.contract.dtypes import accumulation
 from xent.contract.rows import Coefficients, Rows, Vectors
 
-GRAIN = 1 << 15
-"""Logits below which a second thread costs more than it brings."""
+GRAIN = 1 << 17
+"""Logits that are worth waking a thread: it takes as long as they do."""
 
 _STAND_INS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}  # as in ``access``
-_ALL_COUNT = np.empty(0, np.bool_)
+_ALL_COUNT: Any = np.empty(0, np.bool_)
 
 
 class _Walk(NamedTuple):
@@ -122,7 +122,7 @@ def logit_gradient(
 def _walk(logits: Tensor) -> _Walk:
     """The way through the logits where they are, if there is one; else through a copy."""
     logits = logits.resolve_neg()
-    outer, classes, inner = logits.shape
+    _, classes, inner = logits.shape
     if classes == 1 or logits.stride(1) == 1:
         return _Walk(row_kernels, logits.transpose(1, 2), (1, 2))
     if logits.stride(2) == 1 and inner > 1:

@@ -1,9 +1,9 @@
 """Kernels for classes that lie a stride apart, with positions as neighbours in memory: images.
 
 Each lane is a position. The classes of a group of positions, a wide vector of them, are gone
-through several times, from the cache after the first. [start, stop) counts groups; offsets and None
-are as in ``rows``. In a group that is cut off ``n`` is how many positions it has; in whole groups it
-is None, and numba leaves the masks out.
+through several times, from the cache after the first. [start, stop) counts groups; offsets and
+None are as in ``row_sums``. In a group that is cut off, ``n`` is how many positions it has; in
+whole groups it is None, and numba leaves the masks out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xent.backends.numba.access import (
     store,
     store_some,
 )
-from xent.backends.numba.compilation import kernel
+from xent.backends.numba.compilation import given, kernel
 from xent.backends.numba.functions import exp, log1p
 from xent.backends.numba.lanes import any_lane, filled, larger, where, wide_count
 
@@ -104,7 +104,9 @@ def group_statistics(
         of_label = gather(x, at, stride, target, to, count)
         keep(nll, to, n, log_sum + (m - of_label), valid)
     if uniform is not None:
-        keep(uniform, to, n, group_costs(x, at, stride, classes, n, m, log_sum, None, 0, 0, v), valid)
+        keep(
+            uniform, to, n, group_costs(x, at, stride, classes, n, m, log_sum, None, 0, 0, v), valid
+        )
     if cross is not None:
         cost = group_costs(x, at, stride, classes, n, m, log_sum, q, labels, q_stride, v)
         keep(cross, to, n, cost, valid)
@@ -119,10 +121,10 @@ def group_gradient(
 ) -> None:  # fmt: skip
     """The gradient of one group; ``row_gradients`` has the formula."""
     m, others = part(maximum, to, n), part(rest, to, n)
-    whole = filled(x, 0.0) if of_lse is None else coefficient(x, of_lse, steps[0], to, n)
-    sharp = filled(x, 0.0) if of_nll is None else coefficient(x, of_nll, steps[1], to, n)
-    even = coefficient(x, of_uniform, steps[2], to, n)
-    soft = coefficient(x, of_cross, steps[3], to, n)
+    whole = coefficient(x, of_lse, steps[0], to, n)
+    sharp = coefficient(x, of_nll, steps[1], to, n)
+    even = given(of_uniform, coefficient(x, of_uniform, steps[2], to, n))
+    soft = given(of_cross, coefficient(x, of_cross, steps[3], to, n))
     below, top, total = filled(x, 0.0), filled(x, 0.0), others + 1.0
     if of_uniform is not None:
         below, top = group_mass_sums(
@@ -267,9 +269,8 @@ def keep(vector: Any, to: int, n: Any, value: Any, valid: Any) -> None:
 
 @kernel
 def coefficient(x: Any, vector: Any, step: int, to: int, n: Any) -> Any:
-    """A coefficient of each position, one number for all if step is 0; None if there is none."""
-    if vector is None:
-        return None
-    if step == 0:
-        return filled(x, vector[0])
-    return part(vector, to, n)
+    """A coefficient of each position, one number for all if step is 0; 0 if there is none."""
+    numbers = filled(x, 0.0)
+    if vector is not None:
+        numbers = filled(x, vector[0]) if step == 0 else part(vector, to, n)
+    return numbers

@@ -50,13 +50,9 @@ def write_gradient(
         whole += sharp
     spread, at_top = (whole + below + top) / total, (whole + surplus) / total
     if even is not None:
-        write_slopes(
-            x, at, classes, m, spread, even, v, soft, q, labels, certain, at_top, out, to
-        )
+        write_slopes(x, at, classes, m, spread, even, v, soft, q, labels, certain, at_top, out, to)
     elif soft is not None:
-        write_slopes(
-            x, at, classes, m, spread, None, v, soft, q, labels, certain, at_top, out, to
-        )
+        write_slopes(x, at, classes, m, spread, None, v, soft, q, labels, certain, at_top, out, to)
     else:
         write_softmax(x, at, classes, m, spread, out, to)
     if sharp is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xent.backends.numba.access import read
-from xent.backends.numba.compilation import kernel
+from xent.backends.numba.compilation import kernel, or_zero
 from xent.backends.numba.row_gradients import write_gradient, write_zeros
 from xent.backends.numba.row_sums import add_log_sums, costs, softmax_sums
 
@@ -88,20 +88,12 @@ def gradient(
             continue
         at = i // inner * x_strides[0] + i % inner * x_strides[1]
         labels = i // inner * q_strides[0] + i % inner * q_strides[1]
-        whole = 0.0 if of_lse is None else np.float64(of_lse[i * steps[0]])
-        sharp = number_at(of_nll, i * steps[1])
-        even = number_at(of_uniform, i * steps[2])
-        soft = number_at(of_cross, i * steps[3])
+        whole = or_zero(read(of_lse, i * steps[0]))
+        sharp = read(of_nll, i * steps[1])
+        even = read(of_uniform, i * steps[2])
+        soft = read(of_cross, i * steps[3])
         y = 0 if target is None else target[i]
         m, others = np.float64(maximum[i]), np.float64(rest[i])
         write_gradient(
             x, at, classes, m, others, whole, sharp, y, even, v, soft, q, labels, out, to
         )
-
-
-@kernel
-def number_at(vector: Any, i: int) -> Any:
-    """One number as float64; None if there is no vector."""
-    if vector is None:
-        return None
-    return np.float64(vector[i])

@@ -1,0 +1,215 @@
+"""Small batches in the usual form: a few calls of kernels instead of forty of torch.
+
+Below some hundred thousand logits the time of a loss is the time of its Python and of torch's
+operations, a few microseconds each. Here a batch of rows on a CPU with the options that nearly
+everybody uses goes straight to a kernel; everything else takes the general way, to the same
+formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from xent.statistics.dispatch import asked_backend, numba_failure
+
+LARGEST = 1 << 18
+"""Logits up to which one thread in one kernel is quicker than the general way."""
+
+_PLAIN = (Tensor, Parameter)
+_LABELS: Any = np.empty(0, np.int64)
+
+
+class _Kind(NamedTuple):
+    """What belongs to a dtype: an empty array of it for the kernels, and a number to copy."""
+
+    like: Any
+    scalar: Tensor
+
+
+_KINDS = {
+    torch.float32: _Kind(np.empty(0, np.float32), torch.zeros((), dtype=torch.float32)),
+    torch.float64: _Kind(np.empty(0, np.float64), torch.zeros((), dtype=torch.float64)),
+}
+
+
+class _Options(NamedTuple):
+    """The options of a loss, and the general way to it."""
+
+    ignore_index: int
+    mean: bool
+    label_smoothing: float
+    general: Callable[..., Tensor]
+
+
+def batch_loss(
+    general: Callable[..., Tensor],
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: Any,
+    reduction: Any,
+    label_smoothing: Any,
+) -> Tensor | None:
+    """The loss of a small batch in the usual form; None where it is not for this way.
+
+    ``general`` is the loss by the general way: its second derivatives are taken there.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or not _fits(input, target, weight)
+        or reduction not in ("mean", "sum")
+        or type(ignore_index) is not int
+        or type(label_smoothing) is not float
+        or not 0.0 <= label_smoothing <= 1.0
+        or (ignore_index >= 0 and target.ndim == 2)
+        or _in_a_special_mode()
+        or asked_backend() == "torch"
+        or numba_failure() is not None
+    ):
+        return None
+    options = _Options(ignore_index, reduction == "mean", label_smoothing, general)
+    if input.requires_grad and torch.is_grad_enabled():
+        loss: Tensor | None = _BatchLoss.apply(input, target, weight, options)  # type: ignore[no-untyped-call]  # torch's
+        return loss
+    return _loss(input, target, weight, options, None)[0]
+
+
+def _fits(input: Any, target: Any, weight: Any) -> bool:
+    """True for rows of float32 or float64 in CPU memory, with labels that need no conversion."""
+    if type(input) not in _PLAIN or type(target) is not Tensor or input.ndim != 2:
+        return False
+    dtype = input.dtype
+    if dtype not in _KINDS or not 0 < input.numel() <= LARGEST or input.is_neg():
+        return False
+    if not input.is_cpu or not target.is_cpu or not (input.is_contiguous() or input.stride(1) == 1):
+        return False
+    if weight is not None and not (
+        type(weight) in _PLAIN
+        and weight.dtype == dtype
+        and weight.is_cpu
+        and weight.shape == input.shape[1:]
+        and weight.is_contiguous()
+        and not weight.requires_grad
+    ):
+        return False
+    if target.dtype == torch.int64:
+        return target.ndim == 1 and len(target) == len(input) and target.is_contiguous()
+    return (
+        target.dtype == dtype
+        and target.shape == input.shape
+        and target.stride(1) == 1
+        and not target.requires_grad
+        and not target.is_neg()
+    )
+
+
+def _in_a_special_mode() -> bool:
+    """True inside transforms, traces, forward mode, and where a mode watches every operation."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def _loss(
+    input: Tensor, target: Tensor, weight: Tensor | None, options: _Options, kept: Tensor | None
+) -> tuple[Tensor | None, float]:
+    """The loss and its divisor; None where there are cases for words, which kernels don't have."""
+    kind = _KINDS[input.dtype]
+    loss = torch.empty_like(kind.scalar)
+    places = (None, 0) if kept is None else (kind.like, kept.data_ptr())
+    rows = _described(input, target, weight, options)
+    kernel = _kernels().index_loss if target.ndim == 1 else _kernels().dense_loss
+    divisor = kernel(*rows, options.mean, *places, loss.data_ptr())
+    return (loss if divisor and divisor == divisor else None), divisor
+
+
+def _gradient(
+    options: _Options,
+    kept: Tensor,
+    scale: float,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+) -> Tensor:
+    gradient = torch.empty_like(input)
+    rows = _described(input, target, weight, options)
+    kernel = _kernels().index_gradient if target.ndim == 1 else _kernels().dense_gradient
+    kernel(*rows, scale, kept.data_ptr(), gradient.data_ptr())
+    return gradient
+
+
+def _described(
+    input: Tensor, target: Tensor, weight: Tensor | None, options: _Options
+) -> tuple[Any, ...]:
+    """What every kernel begins with."""
+    like = _KINDS[input.dtype].like
+    positions, classes = input.shape
+    v = (None, 0) if weight is None else (like, weight.data_ptr())
+    at = (input.data_ptr(), input.stride(0), positions, classes, target.data_ptr())
+    smoothing = options.label_smoothing or None
+    if target.ndim == 1:
+        return like, _LABELS, *at, *v, options.ignore_index, smoothing
+    return like, *at, target.stride(0), *v, smoothing
+
+
+class _BatchLoss(torch.autograd.Function):
+    """The loss and the gradient in a kernel each; second derivatives by the general way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, options: _Options
+    ) -> Tensor | None:
+        kept = input.new_empty(2 * len(input))
+        loss, divisor = _loss(input, target, weight, options, kept)
+        ctx.save_for_backward(input, target, weight)
+        ctx.own = options, kept, divisor
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        options, kept, divisor = ctx.own
+        tensors = ctx.saved_tensors
+        if (
+            torch.is_grad_enabled()
+            or _in_a_special_mode()
+            or torch._C._functorch.is_legacy_batchedtensor(grad)
+        ):
+            return _general_gradient(options, grad, *tensors), None, None, None
+        return _gradient(options, kept, grad.item() / divisor, *tensors), None, None, None
+
+
+def _general_gradient(
+    options: _Options, grad: Tensor, input: Tensor, target: Tensor, weight: Tensor | None
+) -> Tensor:
+    """The gradient that is differentiated again, or that torch transforms."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        loss = options.general(
+            input,
+            target,
+            weight,
+            ignore_index=options.ignore_index,
+            reduction="mean" if options.mean else "sum",
+            label_smoothing=options.label_smoothing,
+        )
+    (gradient,) = torch.autograd.grad(loss, input, grad, create_graph=again)
+    return gradient
+
+
+@cache
+def _kernels() -> ModuleType:
+    from xent.backends.numba import batches
+
+    return batches
