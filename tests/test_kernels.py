@@ -128,7 +128,7 @@ def assert_as_exact_as_torch(
     view = with_garbage(relaid(logits.clone()), target)
     values = without_ignored(view, target).clone(memory_format=torch.contiguous_format)
     if target.is_floating_point():
-        relabelled = relaid(target.clone())
+        relabelled = relaid(target) if all(view.stride()) else apart(target)
         target = relabelled.clone(memory_format=torch.contiguous_format)
     else:
         relabelled = spread(target)
@@ -178,6 +178,22 @@ def test_no_memory_layout_is_further_from_the_truth(dtype, layout, options) -> N
     assert_as_exact_as_torch(logits, options, LAYOUTS[layout])
 
 
+@pytest.mark.parametrize(
+    "labels", ["positions", "rows", "rows with gaps", "positions with gaps", "apart"]
+)
+@pytest.mark.parametrize("layout", ["positions", "rows", "rows with gaps"])
+def test_labels_may_lie_otherwise_in_memory_than_logits(layout, labels) -> None:
+    rows = problem_of(LAYOUTS[layout](torch.randn(3, 70, 19)), "probabilities")
+    moved = rows._replace(probabilities=LAYOUTS[labels](rows.probabilities))
+    expected, vectors = launch.statistics(rows, False), launch.statistics(moved, False)
+    assert torch.equal(vectors.cross, expected.cross)
+    coefficients = coefficients_for(vectors)
+    gradient = launch.logit_gradient(moved, vectors, coefficients)
+    assert torch.equal(gradient, launch.logit_gradient(rows, vectors, coefficients))
+    truth = definition.statistics(in_float64(rows), False)
+    torch.testing.assert_close(vectors.cross.double(), truth.cross, rtol=1e-6, atol=0)
+
+
 @each_option
 @pytest.mark.parametrize("positions", [1, 2, 15, 16, 17, 63, 64, 65, 130])
 @each_dtype
@@ -212,6 +228,24 @@ def test_ties_at_the_maximum_are_no_further_from_the_truth(dtype, layout, option
         logits[count, torch.randperm(130)[:number]] = 20
     assert_as_exact_as_torch(logits, options, LAYOUTS[layout])
     assert_as_exact_as_torch(torch.full_like(logits, 7), options, LAYOUTS[layout])
+
+
+@pytest.mark.parametrize("layout", ["rows", "positions"])
+@pytest.mark.parametrize("margin", [5.0, 17.0, 20.0, 60.0, 85.0])
+@pytest.mark.parametrize("kind", ["index", "probabilities"])
+def test_confident_positions_keep_the_digits_of_their_tail(kind, margin, layout) -> None:
+    """1 − p has a relative precision of its own, at the label as at the other classes."""
+    logits = torch.zeros(3, 70, 19)
+    labels = torch.randint(70, (3, 1, 19))
+    rows = problem_of(LAYOUTS[layout](logits.scatter(1, labels, margin)), kind)
+    if kind == "index":
+        rows = rows._replace(target=labels.squeeze(1))
+    else:
+        rows = rows._replace(probabilities=torch.zeros_like(logits).scatter(1, labels, 1))
+    vectors, truth = launch.statistics(rows, False), definition.statistics(in_float64(rows), False)
+    torch.testing.assert_close(vectors.of_labels.double(), truth.of_labels, rtol=1e-6, atol=0)
+    gradient, true = gradients_of(rows, False)
+    torch.testing.assert_close(gradient.double(), true, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("layout", ["rows", "positions"])
@@ -267,7 +301,10 @@ def coefficients_for(vectors: Vectors) -> Coefficients:
 def gradients_of(rows: Rows, with_uniform: bool) -> tuple[Tensor, Tensor]:
     """The gradient by the kernels, and the definition's in float64."""
     exact = in_float64(rows)
-    vectors, true = launch.statistics(rows, with_uniform), definition.statistics(exact, with_uniform)
+    vectors, true = (
+        launch.statistics(rows, with_uniform),
+        definition.statistics(exact, with_uniform),
+    )
     return (
         launch.logit_gradient(rows, vectors, coefficients_for(vectors)),
         definition.logit_gradient(exact, true, coefficients_for(true)),
@@ -376,6 +413,8 @@ def test_ignored_rows_are_not_looked_at(options, garbage, layout) -> None:
         assert mine is None or (torch.equal(mine, clean) and not mine[out].any())
     assert torch.equal(gradient, slopes)
     assert not gradient.movedim(1, -1)[out].any()
+    _, truth = gradients_of(rows, smoothing > 0)
+    torch.testing.assert_close(gradient.double(), truth, rtol=0, atol=1e-6)
 
 
 def spread_flags(valid: Tensor) -> Tensor:
@@ -533,13 +572,11 @@ def compute_at_the_end_of_memory() -> None:
                 rows = problem_of(torch.randn(shape).to(dtype), kind, weighted)
                 rows = rows._replace(valid=torch.rand(shape[0], shape[2]) < 0.8)
                 rows = Rows(*(None if t is None else at_the_end_of_memory(t) for t in rows))
-                for turned in (rows, Rows(rows.logits, *rows[1:])):
-                    vectors = launch.statistics(turned, smoothing > 0)
-                    guarded = Vectors(
-                        *(None if t is None else at_the_end_of_memory(t) for t in vectors)
-                    )
-                    coefficients = coefficients_for(guarded)
-                    launch.logit_gradient(turned, guarded, coefficients, inplace=True)
+                vectors = launch.statistics(rows, smoothing > 0)
+                vectors = Vectors(
+                    *(None if t is None else at_the_end_of_memory(t) for t in vectors)
+                )
+                launch.logit_gradient(rows, vectors, coefficients_for(vectors), inplace=True)
     print("nothing beyond the end was touched")
 
 
