@@ -414,7 +414,8 @@ def test_ignored_rows_are_not_looked_at(options, garbage, layout) -> None:
     assert torch.equal(gradient, slopes)
     assert not gradient.movedim(1, -1)[out].any()
     _, truth = gradients_of(rows, smoothing > 0)
-    torch.testing.assert_close(gradient.double(), truth, rtol=0, atol=1e-6)
+    size = truth.abs().max().item()  # `uniform` is a sum over classes
+    torch.testing.assert_close(gradient.double(), truth, rtol=0, atol=1e-6 * max(1, size))
 
 
 def spread_flags(valid: Tensor) -> Tensor:

@@ -105,24 +105,44 @@ def plant(module: types.ModuleType, right: str, wrong: str, monkeypatch) -> None
 
 # Errors in the kernels: where, what, and the test that is to notice it. A kernel is compiled in a
 # process of its own, from a copy of the package; a test needs few of them, and takes seconds.
-TIES = 'test_kernels.test_ties_at_the_maximum_are_no_further_from_the_truth(*FLOAT, "rows", INDEX)'
-NANS = 'test_kernels.test_nan_and_infinity_anywhere_are_what_they_are_to_the_definition("index", (math.nan,), *FLOAT, "rows")'
-MASKED = 'test_kernels.test_masked_classes_may_come_first(*FLOAT, 2048, "rows")'
+TIES = "kernels", "ties_at_the_maximum_are_no_further_from_the_truth", '*FLOAT, "rows", INDEX'
+NANS = (
+    "kernels",
+    "nan_and_infinity_anywhere_are_what_they_are_to_the_definition",
+    '"index", (math.nan,), *FLOAT, "rows"',
+)
+MASKED = "kernels", "masked_classes_may_come_first", '*FLOAT, 2048, "rows"'
 GAPS = (
-    'test_kernels.test_no_memory_layout_is_further_from_the_truth(*FLOAT, "rows with gaps", INDEX)'
+    "kernels",
+    "no_memory_layout_is_further_from_the_truth",
+    '*FLOAT, "rows with gaps", INDEX',
 )
-HALF = 'test_kernels.test_no_number_of_classes_is_further_from_the_truth(100, torch.bfloat16, "rows", INDEX)'
-CONFIDENT = 'test_exactness.test_confident_predictions_keep_their_digits(20.0, *FLOAT, "index")'
-IGNORED_ROWS = 'test_kernels.test_ignored_rows_are_not_looked_at(INDEX, math.nan, "rows")'
-IGNORED_POSITIONS = 'test_kernels.test_ignored_rows_are_not_looked_at(INDEX, math.nan, "positions")'
+HALF = (
+    "kernels",
+    "no_number_of_classes_is_further_from_the_truth",
+    '100, torch.bfloat16, "rows", INDEX',
+)
+IGNORED_ROWS = "kernels", "ignored_rows_are_not_looked_at", 'INDEX, math.nan, "rows"'
+IGNORED_POSITIONS = "kernels", "ignored_rows_are_not_looked_at", 'INDEX, math.nan, "positions"'
 LABELS = (
-    'test_kernels.test_labels_may_lie_otherwise_in_memory_than_logits("rows", "rows with gaps")'
+    "kernels",
+    "labels_may_lie_otherwise_in_memory_than_logits",
+    '"rows", "rows with gaps"',
 )
-LABELS_OF_IMAGES = 'test_kernels.test_labels_may_lie_otherwise_in_memory_than_logits("positions", "positions with gaps")'
-TAIL = 'test_kernels.test_confident_positions_keep_the_digits_of_their_tail("index", 20.0, "positions")'
-BLOCKS = 'test_kernels.test_a_maximum_may_be_anywhere_in_a_long_row(*FLOAT, "rows")'
-NO_MASS = 'test_kernels.test_a_masked_class_without_mass_costs_nothing(False, "rows")'
-WEIGHTS = 'test_contract.test_index_targets((6, 5), *FLOAT, None, {"weighted": True, "label_smoothing": 0.0, "reduction": "mean"})'
+LABELS_OF_IMAGES = (*LABELS[:2], '"positions", "positions with gaps"')
+TAIL = (
+    "kernels",
+    "confident_positions_keep_the_digits_of_their_tail",
+    '"index", 20.0, "positions"',
+)
+BLOCKS = "kernels", "a_maximum_may_be_anywhere_in_a_long_row", '*FLOAT, "rows"'
+NO_MASS = "kernels", "a_masked_class_without_mass_costs_nothing", 'False, "rows"'
+CONFIDENT = "exactness", "confident_predictions_keep_their_digits", '20.0, *FLOAT, "index"'
+WEIGHTS = (
+    "contract",
+    "index_targets",
+    '(6, 5), *FLOAT, None, dict(weighted=True, label_smoothing=0.0, reduction="mean")',
+)
 
 PLANTED_IN_KERNELS = [
     ("row_sums", "+ (maxima - 1)", "", TIES),  # ties counted as none
@@ -140,21 +160,23 @@ PLANTED_IN_KERNELS = [
     ("positions", "where(of_label == m, others, total - e)", "total - e", TAIL),  # p − 1
     ("positions", "where(counts, at_label / total, 0.0)", "at_label / total", IGNORED_POSITIONS),
     ("access", 'icmp_signed("<"', 'icmp_signed("<="', GAPS),  # one lane too many at a row's end
-    ("access", "splat(builder, whole, 0x7FFF)", "splat(builder, whole, 0)", HALF),  # not the nearest
+    ("access", "splat(builder, whole, 0x7FFF)", "splat(builder, whole, 0)", HALF),  # cut off
     ("functions", "builder.fadd(odd, lost)", "odd", CONFIDENT),  # log(1 + x)
     ("batches", "of_label = sharp * weight_of(v, y)", "of_label = sharp", WEIGHTS),
 ]  # fmt: skip
 SCRIPT = """
-import math, torch, test_contract, test_exactness, test_kernels, xent
-FLOAT, INDEX = (torch.float32,), test_kernels.OPTIONS["index"]
+import math, torch, xent, test_{0} as tests
+FLOAT, INDEX = (torch.float32,), ("index", False, 0.0)
 torch.set_num_threads(1)
 torch.manual_seed(20)
 with xent.backend("numba"):
-    {}
+    tests.test_{1}({2})
 """
 
 
-def outcome_with(room: str, right: str, wrong: str, test: str, folder: Path) -> str:
+def outcome_with(
+    room: str, right: str, wrong: str, test: tuple[str, str, str], folder: Path
+) -> str:
     """How a test ends with a changed copy of the package: the kind of error, or "passed"."""
     source = Path(xent.__file__).parent
     shutil.copytree(source, folder / "xent", ignore=shutil.ignore_patterns("__pycache__"))
@@ -164,7 +186,7 @@ def outcome_with(room: str, right: str, wrong: str, test: str, folder: Path) -> 
     changed.write_text(text.replace(right, wrong))
     paths = [str(folder), str(Path(__file__).parent)]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(test)],
+        [sys.executable, "-c", SCRIPT.format(*test)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "NUMBA_CACHE_DIR": str(folder)},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
