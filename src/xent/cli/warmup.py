@@ -61,4 +61,4 @@ def _warm_small_batches(dtype: torch.dtype) -> None:
                     logits = torch.zeros((2, 3), dtype=dtype, requires_grad=learns)
                     loss = xent.cross_entropy(logits, target, weight, label_smoothing=smoothing)
                     if learns:
-                        loss.backward()
+                        loss.backward()  # type: ignore[no-untyped-call]  # torch's

@@ -41,13 +41,9 @@ _KINDS = {
 }
 
 
-class _Options(NamedTuple):
-    """The options of a loss, and the general way to it."""
-
-    ignore_index: int
-    mean: bool
-    label_smoothing: float
-    general: Callable[..., Tensor]
+# ignore_index, whether it is the mean, label_smoothing, the general way. A NamedTuple would read
+# better and take as long to make as a kernel to call.
+_Options = tuple[int, bool, float, Callable[..., Tensor]]
 
 
 def batch_loss(
@@ -76,9 +72,9 @@ def batch_loss(
         or numba_failure() is not None
     ):
         return None
-    options = _Options(ignore_index, reduction == "mean", label_smoothing, general)
+    options = (ignore_index, reduction == "mean", label_smoothing, general)
     if input.requires_grad and torch.is_grad_enabled():
-        loss: Tensor | None = _BatchLoss.apply(input, target, weight, options)  # type: ignore[no-untyped-call]  # torch's
+        loss: Tensor | None = _apply(input, target, weight, options)  # type: ignore[no-untyped-call]  # torch's
         return loss
     return _loss(input, target, weight, options, None)[0]
 
@@ -131,7 +127,7 @@ def _loss(
     places = (None, 0) if kept is None else (kind.like, kept.data_ptr())
     rows = _described(input, target, weight, options)
     kernel = _kernels().index_loss if target.ndim == 1 else _kernels().dense_loss
-    divisor = kernel(*rows, options.mean, *places, loss.data_ptr())
+    divisor = kernel(*rows, options[1], *places, loss.data_ptr())
     return (loss if divisor and divisor == divisor else None), divisor
 
 
@@ -157,10 +153,12 @@ def _described(
     like = _KINDS[input.dtype].like
     positions, classes = input.shape
     v = (None, 0) if weight is None else (like, weight.data_ptr())
-    at = (input.data_ptr(), input.stride(0), positions, classes, target.data_ptr())
-    smoothing = options.label_smoothing or None
+    stride = classes if input.is_contiguous() else input.stride(0)
+    at = (input.data_ptr(), stride, positions, classes, target.data_ptr())
+    ignore_index, _, label_smoothing, _ = options
+    smoothing = label_smoothing or None
     if target.ndim == 1:
-        return like, _LABELS, *at, *v, options.ignore_index, smoothing
+        return like, _LABELS, *at, *v, ignore_index, smoothing
     return like, *at, target.stride(0), *v, smoothing
 
 
@@ -183,11 +181,15 @@ class _BatchLoss(torch.autograd.Function):
         tensors = ctx.saved_tensors
         if (
             torch.is_grad_enabled()
-            or _in_a_special_mode()
+            or torch._C._are_functorch_transforms_active()
             or torch._C._functorch.is_legacy_batchedtensor(grad)
         ):
             return _general_gradient(options, grad, *tensors), None, None, None
         return _gradient(options, kept, grad.item() / divisor, *tensors), None, None, None
+
+
+# Function.apply without its look for transforms, which do not get here: a tenth of a small forward.
+_apply = super(torch.autograd.Function, _BatchLoss).apply
 
 
 def _general_gradient(
@@ -195,14 +197,15 @@ def _general_gradient(
 ) -> Tensor:
     """The gradient that is differentiated again, or that torch transforms."""
     again = torch.is_grad_enabled()
+    ignore_index, mean, label_smoothing, general = options
     with torch.enable_grad():
-        loss = options.general(
+        loss = general(
             input,
             target,
             weight,
-            ignore_index=options.ignore_index,
-            reduction="mean" if options.mean else "sum",
-            label_smoothing=options.label_smoothing,
+            ignore_index=ignore_index,
+            reduction="mean" if mean else "sum",
+            label_smoothing=label_smoothing,
         )
     (gradient,) = torch.autograd.grad(loss, input, grad, create_graph=again)
     return gradient

@@ -1,9 +1,9 @@
 """What is summed over a row whose classes are neighbours in memory.
 
-A row is read from memory once: in blocks that fit the first cache, each read for its maximum and
-then for its sum of exp; while one block is summed the next is on its way. When a block holds a
-larger logit, what was summed so far is rescaled. Sums within a block have the precision of the
-lanes, sums of blocks are float64.
+A row is read from memory once, in blocks that fit the first cache. A block is summed on the guess
+that the maximum so far stays the maximum, while the next is on its way; if it holds a larger
+logit, what was summed before is rescaled and the block is summed again. Sums within a block have
+the precision of the lanes, sums of blocks are float64.
 
 Offsets count elements of ``x``; a block or a row is ``[start, stop)``. Arguments that a call has no
 use for are None: numba compiles a function of its own for each combination, without what stands
@@ -46,14 +46,17 @@ def softmax_sums(x: Any, start: int, end: int) -> Any:
     m, others, at = -np.inf, 0.0, start
     while at < end:
         upto = min(at + BLOCK, end)
-        top = block_maximum(x, at, upto)
+        if m > -np.inf:  # mostly it stays the maximum: both at once
+            top, total = maximum_and_sum_exp(x, at, upto, m)
+        else:
+            top, total = block_maximum(x, at, upto), 0.0
         if top > m:
             if m > -np.inf:
                 others = (others + 1.0) * math.exp(m - top)
             others += sum_exp_below(x, at, upto, top)
             m = top
-        elif m > -np.inf:
-            others += sum_exp(x, at, upto, m)
+        else:
+            others += total
         at = upto
     if not math.isfinite(m + others):  # there is no softmax
         others = np.nan
@@ -77,18 +80,22 @@ def block_maximum(x: Any, start: int, stop: int) -> float:
 
 
 @kernel
-def sum_exp(x: Any, start: int, stop: int, m: float) -> float:
-    """Σ exp(x − m) over a block."""
-    j, total = start, filled(x, 0.0)
+def maximum_and_sum_exp(x: Any, start: int, stop: int, m: float) -> Any:
+    """The largest of a block, NaN left out, and Σ exp(x − m) if that is no larger than m."""
+    j, top, total = start, filled(x, -np.inf), filled(x, 0.0)
     while j + wide_count(x) <= stop:
         prefetch(x, j + AHEAD)
-        total += exp(load(x, j) - m)
+        logits = load(x, j)
+        top = larger(logits, top)
+        total += exp(logits - m)
         j += wide_count(x)
-    last = folded_sum(total)
+    last_top, last = folded_larger(top), folded_sum(total)
     while j < stop:
-        last += exp(load_some(x, j, stop - j, -np.inf) - m)
+        some = load_some(x, j, stop - j, -np.inf)
+        last_top = larger(some, last_top)
+        last += exp(some - m)
         j += narrow_count(x)
-    return sum_across(last)
+    return largest_across(last_top), sum_across(last)
 
 
 @kernel

@@ -42,7 +42,7 @@ def statistics(
             if cross is not None:
                 cross[i] = 0.0
             continue
-        at = i // inner * x_strides[0] + i % inner * x_strides[1]
+        at = offset_of(i, inner, x_strides)
         m, others = softmax_sums(x, at, at + classes)
         maximum[i] = m
         rest[i] = others
@@ -51,7 +51,7 @@ def statistics(
         if uniform is not None:
             uniform[i] = costs(x, at, classes, m, others, None, 0, v)
         if cross is not None:
-            labels = i // inner * q_strides[0] + i % inner * q_strides[1]
+            labels = offset_of(i, inner, q_strides)
             cross[i] = costs(x, at, classes, m, others, q, labels, v)
     if nll is not None:
         add_log_sums(rest, nll, start, stop)
@@ -82,12 +82,12 @@ def gradient(
 ) -> None:
     """The gradient at the logits, of ``contract.rows.Coefficients`` at the positions' vectors."""
     for i in range(start, stop):
-        to = i // inner * out_strides[0] + i % inner * out_strides[1]
+        to = offset_of(i, inner, out_strides)
         if valid.size and not valid[i]:
             write_zeros(out, to, to + classes)
             continue
-        at = i // inner * x_strides[0] + i % inner * x_strides[1]
-        labels = i // inner * q_strides[0] + i % inner * q_strides[1]
+        at = offset_of(i, inner, x_strides)
+        labels = offset_of(i, inner, q_strides)
         whole = or_zero(read(of_lse, i * steps[0]))
         sharp = read(of_nll, i * steps[1])
         even = read(of_uniform, i * steps[2])
@@ -97,3 +97,11 @@ def gradient(
         write_gradient(
             x, at, classes, m, others, whole, sharp, y, even, v, soft, q, labels, out, to
         )
+
+
+@kernel
+def offset_of(i: int, inner: int, strides: Any) -> int:
+    """Where row i of [outer, inner] begins."""
+    if inner == 1:  # the usual case, without two divisions
+        return i * strides[0]
+    return i // inner * strides[0] + i % inner * strides[1]
