@@ -51,7 +51,10 @@ def summed(vector: Tensor) -> Tensor:
     """The sum of all elements, the same to the bit for any number of threads.
 
     Torch cuts a long sum into a part per thread. Rows of a fixed length it sums one by one.
+    Compiled code sums in its own order, and a look at the length would tie it to a size.
     """
+    if torch.compiler.is_compiling():
+        return vector.sum()
     flat = vector.flatten()
     while flat.numel() > _SERIAL:
         rows = torch.nn.functional.pad(flat, (0, -flat.numel() % _SERIAL))
@@ -66,11 +69,15 @@ def checked_reduction(
     *,
     denominator: Any = None,
     on_empty: Any = "nan",
+    depth: int = 1,
 ) -> Reduction:
-    """The options of a reduction, deprecated ones included, checked and in one place."""
+    """The options of a reduction, deprecated ones included, checked and in one place.
+
+    ``depth`` is how many calls lie between here and the user, to whom a warning points.
+    """
     mode = reduction
     if size_average is not None or reduce is not None:
-        mode = _from_deprecated(size_average, reduce)
+        mode = _from_deprecated(size_average, reduce, depth)
     if mode not in _REDUCTIONS:
         raise mistake(ValueError, "reduction", expected=_any_of(_REDUCTIONS), got=_shown(mode))
     if on_empty not in _ON_EMPTY:
@@ -86,7 +93,7 @@ def checked_reduction(
     return Reduction(mode, denominator, on_empty)
 
 
-def _from_deprecated(size_average: bool | None, reduce: bool | None) -> str:
+def _from_deprecated(size_average: bool | None, reduce: bool | None, depth: int) -> str:
     """Torch's reading of its two deprecated arguments, with torch's warning."""
     for argument, value in (("size_average", size_average), ("reduce", reduce)):
         if isinstance(value, Tensor):
@@ -105,7 +112,7 @@ def _from_deprecated(size_average: bool | None, reduce: bool | None) -> str:
         warnings.warn(
             "size_average and reduce args will be deprecated, "
             f"please use reduction='{mode}' instead.",
-            stacklevel=4,  # the caller of the loss
+            stacklevel=3 + depth,  # the caller of the loss
         )
     return mode
 

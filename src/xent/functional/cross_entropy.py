@@ -158,7 +158,7 @@ def _general(
     inplace_backward: bool = False,
 ) -> Tensor:
     reduction_ = checked_reduction(
-        reduction, size_average, reduce, denominator=denominator, on_empty=on_empty
+        reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, depth=2
     )
     check_dtype(dtype)
     check_logits(input, target)
