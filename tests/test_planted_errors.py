@@ -147,7 +147,8 @@ WEIGHTS = (
 PLANTED_IN_KERNELS = [
     ("row_sums", "+ (maxima - 1)", "", TIES),  # ties counted as none
     ("row_sums", "if holds_nan(x, start, end):", "if False:", NANS),
-    ("row_sums", "elif m > -np.inf:", "else:", MASKED),  # a block of −inf, without a maximum
+    # a block of −inf, without a maximum
+    ("row_sums", "if m > -np.inf:  # mostly", "if True:  # mostly", MASKED),
     ("row_sums", "(others + 1.0) * math.exp(m - top)", "others * math.exp(m - top)", BLOCKS),
     ("row_sums", "where(some == 0.0, 0.0, some * some_surprise)", "some * some_surprise", NO_MASS),
     ("row_gradients", "sharp * not_p", "sharp * total", CONFIDENT),  # −1 instead of p − 1
