@@ -15,6 +15,8 @@ import reference
 import xent
 from exactness import assert_no_further, loss_and_gradients
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SHAPES = [(5,), (6, 5), (4, 7, 3), (2, 3, 4, 2), (3, 1), (2, 130, 6)]
 REDUCTIONS = ["none", "mean", "sum"]

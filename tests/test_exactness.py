@@ -12,6 +12,8 @@ import xent
 from exactness import exact_nll, loss_and_gradients
 from xent.contract.layout import layout_of
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 INF = math.inf
 NAN = math.nan
 MARGINS = [5.0, 10.0, 15.0, 17.0, 20.0, 30.0, 60.0, 85.0]

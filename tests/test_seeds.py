@@ -8,6 +8,8 @@ from torch import nn
 
 import xent
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def test_p_minus_y() -> None:
     """Class 0 is true and has p = 0.1: it is pulled up by 0.9, the others are pushed down by p."""

@@ -26,6 +26,8 @@ import reference
 import xent
 from exactness import assert_no_further, grad_output_for, loss_and_gradients
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 class Pair(NamedTuple):
     """A loss of this library, the one of torch whose place it takes, and the truth of both."""
