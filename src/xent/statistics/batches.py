@@ -67,6 +67,7 @@ def batch_loss(
     """
     if (
         torch.compiler.is_compiling()
+        or _in_a_special_mode()
         or not _fits(input, target, weight)
         or reduction not in ("mean", "sum")
         or type(ignore_index) is not int
@@ -74,7 +75,6 @@ def batch_loss(
         or type(label_smoothing) is not float
         or not 0.0 <= label_smoothing <= 1.0
         or (ignore_index >= 0 and target.ndim == 2)
-        or _in_a_special_mode()
         or asked_backend() == "torch"
         or numba_failure() is not None
     ):
