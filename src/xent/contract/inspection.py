@@ -29,7 +29,19 @@ def is_ordinary(tensor: Tensor) -> bool:
 
     Not where torch only pretends to compute, or wants to see every operation.
     """
-    return values_at_hand(tensor) and not torch._C._len_torch_dispatch_stack()
+    return (
+        values_at_hand(tensor) and has_memory(tensor) and not torch._C._len_torch_dispatch_stack()
+    )
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """True if there are bytes behind the tensor: it is neither sparse nor zeros in name only."""
+    return tensor.layout is torch.strided and not tensor._is_zerotensor()
+
+
+def holds_its_values(tensor: Tensor) -> bool:
+    """True if the bytes behind a CPU tensor are its values, not to be negated on reading."""
+    return has_memory(tensor) and tensor.is_cpu and not tensor.is_neg()
 
 
 def is_differentiated(tensor: Tensor) -> bool:

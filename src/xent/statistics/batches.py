@@ -19,12 +19,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from xent.contract.inspection import holds_its_values
 from xent.statistics.dispatch import asked_backend, numba_failure
 
 LARGEST = 1 << 18
 """Logits up to which one thread in one kernel is quicker than the general way."""
 
 _PLAIN = (Tensor, Parameter)
+_LOWEST = -(2**63)
 _LABELS: Any = np.empty(0, np.int64)
 
 
@@ -36,8 +38,12 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    torch.float32: _Kind(np.empty(0, np.float32), torch.zeros((), dtype=torch.float32)),
-    torch.float64: _Kind(np.empty(0, np.float64), torch.zeros((), dtype=torch.float64)),
+    torch.float32: _Kind(
+        np.empty(0, np.float32), torch.zeros((), dtype=torch.float32, device="cpu")
+    ),
+    torch.float64: _Kind(
+        np.empty(0, np.float64), torch.zeros((), dtype=torch.float64, device="cpu")
+    ),
 }
 
 
@@ -64,6 +70,7 @@ def batch_loss(
         or not _fits(input, target, weight)
         or reduction not in ("mean", "sum")
         or type(ignore_index) is not int
+        or not _LOWEST <= ignore_index <= -_LOWEST - 1
         or type(label_smoothing) is not float
         or not 0.0 <= label_smoothing <= 1.0
         or (ignore_index >= 0 and target.ndim == 2)
@@ -76,7 +83,7 @@ def batch_loss(
     if input.requires_grad and torch.is_grad_enabled():
         loss: Tensor | None = _apply(input, target, weight, options)  # type: ignore[no-untyped-call]  # torch's
         return loss
-    return _loss(input, target, weight, options, None)[0]
+    return _loss(_described(input, target, weight, options), input, target, options, None)[0]
 
 
 def _fits(input: Any, target: Any, weight: Any) -> bool:
@@ -84,14 +91,16 @@ def _fits(input: Any, target: Any, weight: Any) -> bool:
     if type(input) not in _PLAIN or type(target) is not Tensor or input.ndim != 2:
         return False
     dtype = input.dtype
-    if dtype not in _KINDS or not 0 < input.numel() <= LARGEST or input.is_neg():
+    if dtype not in _KINDS or not 0 < input.numel() <= LARGEST:
         return False
-    if not input.is_cpu or not target.is_cpu or not (input.is_contiguous() or input.stride(1) == 1):
+    if not holds_its_values(input) or not holds_its_values(target) or not input.data_ptr():
+        return False
+    if not (input.is_contiguous() or input.stride(1) == 1):
         return False
     if weight is not None and not (
         type(weight) in _PLAIN
         and weight.dtype == dtype
-        and weight.is_cpu
+        and holds_its_values(weight)
         and weight.shape == input.shape[1:]
         and weight.is_contiguous()
         and not weight.requires_grad
@@ -104,7 +113,6 @@ def _fits(input: Any, target: Any, weight: Any) -> bool:
         and target.shape == input.shape
         and target.stride(1) == 1
         and not target.requires_grad
-        and not target.is_neg()
     )
 
 
@@ -119,28 +127,21 @@ def _in_a_special_mode() -> bool:
 
 
 def _loss(
-    input: Tensor, target: Tensor, weight: Tensor | None, options: _Options, kept: Tensor | None
+    rows: tuple[Any, ...], input: Tensor, target: Tensor, options: _Options, kept: Tensor | None
 ) -> tuple[Tensor | None, float]:
     """The loss and its divisor; None where there are cases for words, which kernels don't have."""
     kind = _KINDS[input.dtype]
     loss = torch.empty_like(kind.scalar)
     places = (None, 0) if kept is None else (kind.like, kept.data_ptr())
-    rows = _described(input, target, weight, options)
     kernel = _kernels().index_loss if target.ndim == 1 else _kernels().dense_loss
     divisor = kernel(*rows, options[1], *places, loss.data_ptr())
     return (loss if divisor and divisor == divisor else None), divisor
 
 
 def _gradient(
-    options: _Options,
-    kept: Tensor,
-    scale: float,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
+    rows: tuple[Any, ...], input: Tensor, target: Tensor, kept: Tensor, scale: float
 ) -> Tensor:
     gradient = torch.empty_like(input)
-    rows = _described(input, target, weight, options)
     kernel = _kernels().index_gradient if target.ndim == 1 else _kernels().dense_gradient
     kernel(*rows, scale, kept.data_ptr(), gradient.data_ptr())
     return gradient
@@ -170,22 +171,38 @@ class _BatchLoss(torch.autograd.Function):
         ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, options: _Options
     ) -> Tensor | None:
         kept = input.new_empty(2 * len(input))
-        loss, divisor = _loss(input, target, weight, options, kept)
+        rows = _described(input, target, weight, options)
+        loss, divisor = _loss(rows, input, target, options, kept)
         ctx.save_for_backward(input, target, weight)
-        ctx.own = options, kept, divisor
+        ctx.own = options, kept, divisor, rows
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        options, kept, divisor = ctx.own
-        tensors = ctx.saved_tensors
+        options, kept, divisor, rows = ctx.own
+        logits, target, weight = ctx.saved_tensors
         if (
             torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
             or torch._C._are_functorch_transforms_active()
             or torch._C._functorch.is_legacy_batchedtensor(grad)
+            or not _lie_as_described(rows, logits, target, weight)
         ):
-            return _general_gradient(options, grad, *tensors), None, None, None
-        return _gradient(options, kept, grad.item() / divisor, *tensors), None, None, None
+            return _general_gradient(options, grad, logits, target, weight), None, None, None
+        return _gradient(rows, logits, target, kept, grad.item() / divisor), None, None, None
+
+
+def _lie_as_described(
+    rows: tuple[Any, ...], input: Tensor, target: Tensor, weight: Tensor | None
+) -> bool:
+    """False if a hook, or ``.data =``, has given a saved tensor other memory since the forward."""
+    at = 2 if target.ndim == 1 else 1
+    return (
+        input.data_ptr() == rows[at]
+        and target.data_ptr() == rows[at + 4]
+        and (weight is None or weight.data_ptr() == rows[8])
+        and input.dtype in _KINDS
+    )
 
 
 # Function.apply without its look for transforms, which do not get here: a tenth of a small forward.
@@ -199,15 +216,16 @@ def _general_gradient(
     again = torch.is_grad_enabled()
     ignore_index, mean, label_smoothing, general = options
     with torch.enable_grad():
+        own = input.view_as(input)  # hooks of the input are for the pass that is under way
         loss = general(
-            input,
+            own,
             target,
             weight,
             ignore_index=ignore_index,
             reduction="mean" if mean else "sum",
             label_smoothing=label_smoothing,
         )
-    (gradient,) = torch.autograd.grad(loss, input, grad, create_graph=again)
+    (gradient,) = torch.autograd.grad(loss, own, grad, create_graph=again)
     return gradient
 
 

@@ -53,7 +53,8 @@ def row_statistics(
 
     All are differentiable as often as wanted, forwards and backwards, with respect to ``input``,
     to probability targets and to ``weight``; they work under ``torch.func`` and
-    ``torch.compile``. nll keeps its relative precision however small it is.
+    ``torch.compile``. nll keeps its relative precision however small it is, down to margins of 87
+    between logits (708 in float64), where exp reaches the end of the floats.
 
     Args:
         input: logits of any shape with a class axis; float16, bfloat16, float32, float64.

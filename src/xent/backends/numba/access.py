@@ -298,7 +298,9 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, offset: Any, mem
 
 
 def _first(builder: Any, lanes: int, count: Any) -> Any:
-    """A mask of the first ``count`` lanes; a count near the end of a row fits 32 bits."""
+    """A mask of the first ``count`` lanes."""
+    all_ = ir.Constant(count.type, lanes)  # more than all would not fit 32 bits
+    count = builder.select(builder.icmp_signed("<", count, all_), count, all_)
     places = ir.VectorType(I32, lanes)
     order = ir.Constant(places, [I32(k) for k in range(lanes)])
     limit = splat(builder, places, builder.trunc(count, I32))

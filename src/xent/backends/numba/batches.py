@@ -17,6 +17,7 @@ import numpy as np
 from xent.backends.numba.access import memory_at, read
 from xent.backends.numba.compilation import given, kernel, or_zero
 from xent.backends.numba.functions import log1p
+from xent.backends.numba.labels import check_label
 from xent.backends.numba.lanes import filled_narrow, first_lane
 from xent.backends.numba.row_gradients import write_gradient, write_zeros
 from xent.backends.numba.row_sums import costs, softmax_sums
@@ -95,6 +96,7 @@ def index_gradient(
         if y == ignored:
             write_zeros(out, to, to + classes)
             continue
+        check_label(y, classes)
         m, others = np.float64(kept[i]), np.float64(kept[positions + i])
         of_label = sharp * weight_of(v, y)
         write_gradient(x, at, classes, m, others, 0.0, of_label, y, even, v, None, None, 0, out, to)

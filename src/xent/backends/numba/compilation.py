@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import event
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
+
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set, and the kernels make no sense uncompiled")
 
 PATIENCE = 1.0  # seconds of silence
 
@@ -25,8 +30,13 @@ def kernel(function: Callable[..., Any]) -> Any:
     user's cache folder. Numba would compile again when the function's own file changes; what
     counts is any change in this room, for one kernel is made of several files.
     """
-    compiled = njit(nogil=True, cache=True)(function)
-    compiled._cache._cache_file._source_stamp = _sources()
+    compiled = njit(nogil=True, boundscheck=False)(function)
+    try:
+        compiled.enable_caching()
+    except RuntimeError:  # neither can be written: each process compiles its own
+        announcement.kept = False
+    else:
+        compiled._cache._cache_file._source_stamp = _sources()
     return compiled
 
 
@@ -67,6 +77,7 @@ class _Announcement(event.Listener):  # type: ignore[misc]  # numba ships no typ
     def __init__(self) -> None:
         self.depth = 0
         self.said = False
+        self.kept = True
         self.timer: threading.Timer | None = None
 
     def on_start(self, event: Any) -> None:
@@ -92,12 +103,18 @@ class _Announcement(event.Listener):  # type: ignore[misc]  # numba ships no typ
         if self.said:
             return
         self.said = True
-        print(
-            "xent: compiling kernels for this machine; they are kept for the next time. "
-            "`xent warmup` compiles them ahead.",
-            file=sys.stderr,
-        )
+        kept = "they are kept for the next time. `xent warmup` compiles them ahead."
+        nowhere = "there is no folder to keep them in (NUMBA_CACHE_DIR names one)."
+        message = f"xent: compiling kernels for this machine; {kept if self.kept else nowhere}"
+        print(message, file=sys.stderr)
 
 
 announcement = _Announcement()
 event.register("numba:compile", announcement)
+
+if hasattr(os, "register_at_fork"):  # a child of a thread that compiles would wait for ever
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )

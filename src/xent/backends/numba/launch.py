@@ -73,7 +73,7 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
 
     def vector(wanted: bool = True) -> Tensor | None:
         kind = accumulation(rows.logits.dtype)
-        return torch.empty((outer, inner), dtype=kind) if wanted else None
+        return torch.empty((outer, inner), dtype=kind, device="cpu") if wanted else None
 
     vectors = Vectors(
         vector(),  # type: ignore[arg-type]  # wanted
@@ -166,7 +166,7 @@ def _memory(tensor: Tensor | None) -> Any:
 
 def _vector(tensor: Tensor | None) -> Any:
     """One value per position or class, as kernels take it."""
-    return None if tensor is None else _memory(tensor.contiguous())
+    return None if tensor is None else _memory(tensor.contiguous().resolve_neg())
 
 
 def _stepped(coefficient: Tensor | None, kind: torch.dtype) -> tuple[Any, int]:

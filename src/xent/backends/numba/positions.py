@@ -26,6 +26,7 @@ from xent.backends.numba.access import (
 )
 from xent.backends.numba.compilation import given, kernel
 from xent.backends.numba.functions import exp, log1p
+from xent.backends.numba.labels import check_labels
 from xent.backends.numba.lanes import any_lane, filled, larger, where, wide_count
 
 BLOCK = 32  # classes that are summed before their sum is added: shorter sums round less
@@ -101,6 +102,7 @@ def group_statistics(
     keep(maximum, to, n, m, valid)
     keep(rest, to, n, others, valid)
     if nll is not None:
+        check_labels(target, to, count, classes)
         of_label = gather(x, at, stride, target, to, count)
         keep(nll, to, n, log_sum + (m - of_label), valid)
     if uniform is not None:
@@ -138,6 +140,7 @@ def group_gradient(
     count = wide_count(x) if n is None else n
     at_label = filled(x, 0.0)
     if of_nll is not None:  # before its place may be overwritten
+        check_labels(target, to, count, classes)
         of_label = gather(x, at, stride, target, to, count)
         e = exp(of_label - m)
         not_p = where(of_label == m, others, total - e)
@@ -193,7 +196,7 @@ def group_costs(
     q_stride: int, v: Any,
 ) -> Any:  # fmt: skip
     """Σ mass·(−log p) of each position, for the mass v, q, v·q or 1."""
-    total = filled(x, 0.0)
+    total, lost = filled(x, 0.0), filled(x, 0.0)
     for first in range(0, classes, BLOCK):
         block = filled(x, 0.0)
         for c in range(first, min(first + BLOCK, classes)):
@@ -202,7 +205,10 @@ def group_costs(
                 mass = mass * read(v, c)
             surprise = m - part(x, at + c * stride, n) + log_sum
             block += where(mass == 0.0, 0.0, mass * surprise)
-        total += block
+        exact = block - lost  # Kahan's sum: there are as many blocks as C / 32
+        rounded = total + exact
+        lost = where((rounded - total) * 0.0 == 0.0, rounded - total - exact, 0.0)  # not inf − inf
+        total = rounded
     return total + log_sum * 0.0  # NaN without a softmax
 
 

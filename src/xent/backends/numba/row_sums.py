@@ -55,10 +55,12 @@ def softmax_sums(x: Any, start: int, end: int) -> Any:
                 others = (others + 1.0) * math.exp(m - top)
             others += sum_exp_below(x, at, upto, top)
             m = top
-        else:
+        elif m > -np.inf:
             others += total
+        elif holds_nan(x, at, upto):
+            break
         at = upto
-    if not math.isfinite(m + others):  # there is no softmax
+    if at < end or not math.isfinite(m + others):  # there is no softmax
         others = np.nan
         if holds_nan(x, start, end):
             m = np.nan

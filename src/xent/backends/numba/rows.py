@@ -8,6 +8,7 @@ import numpy as np
 
 from xent.backends.numba.access import read
 from xent.backends.numba.compilation import kernel, or_zero
+from xent.backends.numba.labels import check_label
 from xent.backends.numba.row_gradients import write_gradient, write_zeros
 from xent.backends.numba.row_sums import add_log_sums, costs, softmax_sums
 
@@ -47,6 +48,7 @@ def statistics(
         maximum[i] = m
         rest[i] = others
         if nll is not None:
+            check_label(target[i], classes)
             nll[i] = m - read(x, at + target[i])  # and log1p(rest), below
         if uniform is not None:
             uniform[i] = costs(x, at, classes, m, others, None, 0, v)
@@ -93,6 +95,8 @@ def gradient(
         even = read(of_uniform, i * steps[2])
         soft = read(of_cross, i * steps[3])
         y = 0 if target is None else target[i]
+        if target is not None:
+            check_label(y, classes)
         m, others = np.float64(maximum[i]), np.float64(rest[i])
         write_gradient(
             x, at, classes, m, others, whole, sharp, y, even, v, soft, q, labels, out, to
