@@ -29,6 +29,11 @@ pytestmark = [
     ),
 ]
 
+# Transforms, traces and derivatives of derivatives run the definition whichever backend is asked
+# for. There numba is asked for, which shows that it steps aside; to ask for torch as well would
+# compute the same again.
+stepping_aside = pytest.mark.parametrize("backend", ["numba"], indirect=True, scope="module")
+
 # Ways of one computation may differ by the rounding of sums in another order: a few eps.
 CLOSE = {"rtol": 16 * torch.finfo(torch.float64).eps, "atol": 16 * torch.finfo(torch.float64).eps}
 SINGLE = {"rtol": 16 * torch.finfo(torch.float32).eps, "atol": 16 * torch.finfo(torch.float32).eps}
@@ -138,6 +143,7 @@ def leaves(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(t.clone().requires_grad_() for t in tensors)
 
 
+@stepping_aside
 class TestDerivatives:
     @each_loss
     def test_first_derivatives_are_numerical_ones_in_every_mode(self, function, tensors) -> None:
@@ -243,6 +249,7 @@ ONE_ROW_LOSSES = {
 }
 
 
+@stepping_aside
 class TestFunctionTransforms:
     @pytest.mark.parametrize("mode", SOFTMAX_HESSIANS)
     @pytest.mark.parametrize("loss", ONE_ROW_LOSSES)
@@ -521,6 +528,7 @@ class TestCompilers:
 traced = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 
 
+@stepping_aside
 class TestTorchScript:
     @traced
     @each_module
@@ -577,6 +585,7 @@ class TestTorchScript:
             torch.jit.script(Criterion(module))
 
 
+@stepping_aside
 class TestWithoutValues:
     @each_module
     def test_meta_tensors_have_a_loss_and_a_gradient_of_the_right_kind(
