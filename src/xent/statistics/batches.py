@@ -8,6 +8,7 @@ formulas.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
@@ -20,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from xent.contract.inspection import holds_its_values
-from xent.statistics.dispatch import asked_backend, numba_failure
+from xent.statistics.dispatch import asked_backend, log, numba_failure
 
 LARGEST = 1 << 18
 """Logits up to which one thread in one kernel is quicker than the general way."""
@@ -79,6 +80,8 @@ def batch_loss(
         or numba_failure() is not None
     ):
         return None
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("small batch of %s %s: numba", tuple(input.shape), input.dtype)
     options = (ignore_index, reduction == "mean", label_smoothing, general)
     if input.requires_grad and torch.is_grad_enabled():
         loss: Tensor | None = _apply(input, target, weight, options)  # type: ignore[no-untyped-call]  # torch's

@@ -23,7 +23,7 @@ LEAST = 64
 """Logits below which torch's operations are as quick as a kernel, or quicker."""
 
 _NAMES = ("numba", "torch")
-_log = logging.getLogger("xent")
+log = logging.getLogger("xent")
 _asked_for: ContextVar[str | None] = ContextVar("xent backend", default=None)
 
 
@@ -61,8 +61,8 @@ def backend_for(logits: Tensor, *others: Tensor | None) -> RowBackend:
     if torch.compiler.is_compiling():  # then the compiler gets the definition
         return torch_rows
     choice = dispatch_of(logits, *others)
-    if _log.isEnabledFor(logging.DEBUG):
-        _log.debug("row statistics of %s %s: %s", tuple(logits.shape), logits.dtype, choice)
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("row statistics of %s %s: %s", tuple(logits.shape), logits.dtype, choice)
     return torch_rows if choice.backend == "torch" else numba_rows()
 
 

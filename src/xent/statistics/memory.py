@@ -18,7 +18,8 @@ def empty_cache() -> int:
 
     Example:
         >>> import xent
-        >>> xent.empty_cache()
+        >>> given_back = xent.empty_cache()
+        >>> xent.empty_cache()  # nothing is left
         0
     """
     memory = sys.modules.get("xent.backends.numba.memory")  # nothing is kept before it is loaded
