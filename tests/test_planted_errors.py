@@ -148,7 +148,7 @@ PLANTED_IN_KERNELS = [
     ("row_sums", "+ (maxima - 1)", "", TIES),  # ties counted as none
     ("row_sums", "if holds_nan(x, start, end):", "if False:", NANS),
     # a block of −inf, without a maximum
-    ("row_sums", "if m > -np.inf:  # mostly", "if True:  # mostly", MASKED),
+    ("row_sums", "elif holds_nan(x, at, upto):", "elif True:", MASKED),
     ("row_sums", "(others + 1.0) * math.exp(m - top)", "others * math.exp(m - top)", BLOCKS),
     ("row_sums", "where(some == 0.0, 0.0, some * some_surprise)", "some * some_surprise", NO_MASS),
     ("row_gradients", "sharp * not_p", "sharp * total", CONFIDENT),  # −1 instead of p − 1
@@ -160,7 +160,7 @@ PLANTED_IN_KERNELS = [
      "1.0) if q is None else part(q, labels + c * stride, n)", LABELS_OF_IMAGES),
     ("positions", "where(of_label == m, others, total - e)", "total - e", TAIL),  # p − 1
     ("positions", "where(counts, at_label / total, 0.0)", "at_label / total", IGNORED_POSITIONS),
-    ("access", 'icmp_signed("<"', 'icmp_signed("<="', GAPS),  # one lane too many at a row's end
+    ("access", 'return builder.icmp_signed("<"', 'return builder.icmp_signed("<="', GAPS),  # one lane too many at a row's end
     ("access", "splat(builder, whole, 0x7FFF)", "splat(builder, whole, 0)", HALF),  # cut off
     ("functions", "builder.fadd(odd, lost)", "odd", CONFIDENT),  # log(1 + x)
     ("batches", "of_label = sharp * weight_of(v, y)", "of_label = sharp", WEIGHTS),
