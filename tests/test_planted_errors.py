@@ -160,7 +160,8 @@ PLANTED_IN_KERNELS = [
      "1.0) if q is None else part(q, labels + c * stride, n)", LABELS_OF_IMAGES),
     ("positions", "where(of_label == m, others, total - e)", "total - e", TAIL),  # p − 1
     ("positions", "where(counts, at_label / total, 0.0)", "at_label / total", IGNORED_POSITIONS),
-    ("access", 'return builder.icmp_signed("<"', 'return builder.icmp_signed("<="', GAPS),  # one lane too many at a row's end
+    # one lane too many at a row's end
+    ("access", 'return builder.icmp_signed("<"', 'return builder.icmp_signed("<="', GAPS),
     ("access", "splat(builder, whole, 0x7FFF)", "splat(builder, whole, 0)", HALF),  # cut off
     ("functions", "builder.fadd(odd, lost)", "odd", CONFIDENT),  # log(1 + x)
     ("batches", "of_label = sharp * weight_of(v, y)", "of_label = sharp", WEIGHTS),

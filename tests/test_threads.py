@@ -244,7 +244,8 @@ def test_interrupts_wait_for_the_ranges_that_were_begun() -> None:
             time.sleep(0.1)
         working.remove(start)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    # a job in the background is born deaf to it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             in_ranges(kernel, 2)
