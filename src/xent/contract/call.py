@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xent.contract.denominator import divisor
+from xent.contract.denominator import divisor, divisor_shares
 from xent.contract.dtypes import accumulation, promoted
 from xent.contract.layout import Layout, check_logits, layout_of
 from xent.contract.reduction import Denominator
@@ -40,6 +40,10 @@ class Call(NamedTuple):
     def divisor(self, rule: Denominator | None) -> Tensor | float:
         """What ``mean`` divides by when ``denominator=rule``."""
         return divisor(rule, self.layout, self.targets, self.rows.weight, self.sample_weight)
+
+    def divisor_shares(self, rule: str | None) -> Tensor | None:
+        """What each position adds to that divisor, if it is a sum; None: all add 1."""
+        return divisor_shares(rule, self.targets, self.rows.weight, self.sample_weight)
 
 
 def checked_call(

@@ -159,7 +159,7 @@ def _general(
     vectors = canonical_statistics(
         call.rows, uniform=call.label_smoothing > 0, inplace_backward=inplace_backward
     )
-    losses = _formula(vectors, call)
+    losses = position_losses(vectors, call)
     by: Tensor | float = 1
     if reduction_.mode == "mean":
         by = call.divisor(reduction_.denominator)
@@ -167,7 +167,7 @@ def _general(
     return call.layout.restore(loss) if reduction_.mode == "none" else loss
 
 
-def _formula(vectors: Vectors, call: Call) -> Tensor:
+def position_losses(vectors: Vectors, call: Call) -> Tensor:
     """s · [(1 − ε) · (v_y · nll, or cross) + (ε/C) · uniform], all ``[outer, inner]``."""
     losses, smoothing, classes = vectors.of_labels, call.label_smoothing, call.layout.classes
     index = call.rows.target
