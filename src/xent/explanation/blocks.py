@@ -70,6 +70,8 @@ class Table:
     caption: str
     headers: tuple[str, ...]
     rows: tuple[Row, ...]
+    optional: tuple[int, ...] = ()
+    """Columns to leave out where there is no room, the first one first; bars go before them."""
 
     def bars(self) -> list[bool]:
         """Which columns hold bars."""
@@ -84,20 +86,16 @@ def number(value: float) -> str:
     """Four decimals, or the power of ten where they would say too little."""
     if not math.isfinite(value):
         return _not_finite(value)
-    size = abs(value)
-    if size >= 1e5 or 0 < size < 5e-4:
-        return signed(f"{value:.2e}")
-    return signed(f"{value:.4f}")
+    return _scientific(value) or signed(f"{value:.4f}")
 
 
 def short(value: float) -> str:
     """As in a sentence: four digits and no trailing zeros."""
     if not math.isfinite(value):
         return _not_finite(value)
-    size = abs(value)
-    if size >= 1e5 or 0 < size < 5e-4:
-        return signed(f"{value:.2e}")
-    if size < 1:
+    if _is_extreme(value):
+        return _scientific(value)
+    if abs(value) < 1:
         return signed(f"{value:.4f}".rstrip("0").rstrip("."))
     return signed(f"{value:.5g}")
 
@@ -131,6 +129,18 @@ def listed(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _is_extreme(value: float) -> bool:
+    return abs(value) >= 1e5 or 0 < abs(value) < 5e-4
+
+
+def _scientific(value: float) -> str:
+    """Three digits and the power of ten, where four decimals would say too little or too much."""
+    if not _is_extreme(value):
+        return ""
+    digits, power = f"{value:.2e}".split("e")
+    return signed(f"{digits}e{int(power)}")
 
 
 def _not_finite(value: float) -> str:

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     from xent.explanation.explanation import Explanation
 
 COLUMNS_OF_DESCENT = 6
+SOFTMAX = (
+    "Softmax: each class weighs exp(logit), and p is its share of all. The largest logit is taken "
+    "off first, which changes no share and keeps exp from overflowing."
+)
+SIGMOID = (
+    "One logit x stands against an unspoken 0: sigmoid(x) is the softmax over the pair (0, x), and "
+    "what x feels is p − y of the second. (The 0 is fixed and feels nothing.)"
+)
 
 
 def report(told: Explanation) -> tuple[Block, ...]:
@@ -66,13 +74,9 @@ def _place(position: tuple[int, ...]) -> str:
 
 
 def _of_row(told: Explanation, row: RowTrace) -> list[Block]:
-    stages: list[Block] = [
-        Paragraph(
-            "Softmax: each class weighs exp(logit), and p is its share of all. The largest logit "
-            "is taken off first, which changes no share and keeps exp from overflowing."
-        ),
-        _stages(told, row),
-    ]
+    stages: list[Block] = [Paragraph(SOFTMAX), _stages(told, row)]
+    if told.kind == "binary":
+        stages.insert(0, Paragraph(SIGMOID))
     if row.ignored:
         told_why = "This position is ignored: it costs nothing, and no logit of it moves."
         return [*stages, Paragraph(told_why)]
@@ -93,9 +97,9 @@ def _of_row(told: Explanation, row: RowTrace) -> list[Block]:
 
 def _stages(told: Explanation, row: RowTrace) -> Table:
     weighted = told.options.weighted
-    headers = ["class", "logit x", "x − max", "exp", "p = softmax", "", "log p", "target"]
+    headers = ["class", "logit x", "x − max", "exp", "p =\nsoftmax", "", "log p", "target"]
     headers += ["weight"] if weighted else []
-    headers += ["weight · target\n· (−log p)" if weighted else "target ·\n(−log p)"]
+    headers += ["weight ·\ntarget ·\n(−log p)" if weighted else "target ·\n(−log p)"]
     lines = [Row(_stage(c, weighted), _role(c)) for c in row.classes]
     if row.rest is not None:
         rest = row.rest
@@ -107,7 +111,7 @@ def _stages(told: Explanation, row: RowTrace) -> Table:
     terms = math.fsum(c.term for c in row.classes) + (row.rest.term if row.rest else 0)
     sums = ("sum", "", "", number(row.exp_sum), number(p), "", "", number(target))
     lines.append(Row((*sums, *(("",) if weighted else ()), number(terms)), TOTAL))
-    return Table("From logits to loss", tuple(headers), tuple(lines))
+    return Table("From logits to loss", tuple(headers), tuple(lines), optional=(2, 3, 6))
 
 
 def _stage(c: ClassTrace, weighted: bool) -> tuple[Cell, ...]:
@@ -133,7 +137,7 @@ def _gradients(row: RowTrace) -> Table:
         lines.append(Row((*cells, Bar(rest.gradient), _direction(rest.gradient)), REST))
     lines.append(Row(("sum", "", "", "", _zero(row.gradient_sum), "", ""), TOTAL))
     headers = ("class", "p", "target", "∂L/∂p", "∂L/∂x", "", "descent")
-    return Table("What each class feels", headers, tuple(lines))
+    return Table("What each class feels", headers, tuple(lines), optional=(6, 2))
 
 
 def _zero(total: float) -> str:

@@ -71,8 +71,10 @@ def _block(block: Block, width: int) -> RenderableType:
 
 def _table(table: Table, width: int) -> RichTable:
     widths, bars = _widths(table), table.bars()
-    needed = sum(widths) + len(widths)
-    shown = [n for n, bar in enumerate(bars) if not bar or needed <= width]
+    shown = list(range(len(widths)))
+    for n in (*(n for n, bar in enumerate(bars) if bar), *table.optional):
+        if sum(widths[n] + 1 for n in shown) > width:
+            shown.remove(n)
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for n in shown:
         words = n == 0

@@ -93,7 +93,8 @@ def log_softmax(told: Explanation, question: str, title: str) -> Answer:
             f"Here, for {visible(right.name)}: ({say('logit', right.logit)} − "
             f"{_in_parentheses(say('maximum', row.maximum))}) − log "
             f"{say('exp sum', row.exp_sum)} = {say('log p', right.log_p)}. "
-            "Its largest exponential is exp 0 = 1, so nothing overflows, and a tiny probability stays a number of ordinary size: "
+            "Its largest exponential is exp 0 = 1, so nothing overflows, and a tiny probability "
+            "stays a number of ordinary size: "
             f"{visible(lowest.name)} has p = {say('lowest p', lowest.p)} and log p = "
             f"{say('lowest log p', lowest.log_p)}."
         ),
