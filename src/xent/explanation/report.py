@@ -51,7 +51,7 @@ def report(told: Explanation) -> tuple[Block, ...]:
     parts += of_batch(told)
     if row is not None and not row.ignored:
         parts += _landmarks(told, row)
-    questions = " ".join(QUESTIONS)
+    questions = ", ".join(QUESTIONS)
     parts.append(
         Paragraph(f'Ask on: .why("gradient"), or xent why gradient. Questions: {questions}.')
     )
