@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from xent.cli.arrays import shown
-from xent.cli.console import console
 from xent.cli.inputs import Typed, of_a_call
 from xent.explanation import Explanation
 
@@ -62,6 +61,8 @@ def explain(typed: Typed, form: str | None, as_json: bool, output: Path | None) 
 def show(told: Explanation, form: str) -> None:
     """Prints it to stdout."""
     if form == "terminal":
+        from xent.cli.console import console
+
         console().print(told)
     else:
         _print(_drawn(told, form))

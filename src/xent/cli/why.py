@@ -6,7 +6,6 @@ import json
 
 import click
 
-from xent.cli.console import console
 from xent.cli.inputs import Typed, of_a_call
 from xent.explanation import QUESTIONS
 
@@ -37,6 +36,8 @@ def why(typed: Typed, question: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer.to_dict(), indent=2))
     else:
+        from xent.cli.console import console
+
         console().print(answer)
 
 
@@ -46,6 +47,8 @@ def _list(as_json: bool) -> None:
         return
     from rich.table import Table
     from rich.text import Text
+
+    from xent.cli.console import console
 
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, title in QUESTIONS.items():
