@@ -39,10 +39,23 @@ def _letters() -> Example:
     return Example(LabelledLogits(logits, torch.tensor([5, 13, 13, 1]), names=names))
 
 
+def _padded() -> Example:
+    """Four words of a sentence, each one of three kinds; the last is padding."""
+    scores = [[2.0, 0.5, 0.0], [0.0, 1.0, 1.5], [0.5, 0.0, 3.0], [1.0, 0.0, -1.0]]
+    logits, labels = torch.tensor(scores, dtype=_DOUBLE), torch.tensor([0, 1, 2, -100])
+    return Example(LabelledLogits(logits, labels, names=("noun", "verb", "other")))
+
+
 def _mail() -> Example:
     """One logit, yes or no."""
     logits, labels = torch.tensor([2.0], dtype=_DOUBLE), torch.tensor([0])
     return Example(LabelledLogits(logits, labels, names=("ham", "spam")), binary=True)
 
 
-EXAMPLES = {"gradient": _pets(), "dense": _leaves(), "4x27": _letters(), "binary": _mail()}
+EXAMPLES = {
+    "gradient": _pets(),
+    "dense": _leaves(),
+    "4x27": _letters(),
+    "padded": _padded(),
+    "binary": _mail(),
+}

@@ -9,7 +9,13 @@ import click
 from xent.cli.inputs import Typed, of_a_call
 from xent.explanation import QUESTIONS
 
-FITTING = {"multiply": "dense", "sum": "dense", "dense": "dense", "ignore": "4x27", "mean": "4x27"}
+FITTING = {
+    "dense": "dense",
+    "multiply": "dense",
+    "sum": "dense",
+    "ignore": "padded",
+    "mean": "padded",
+}
 """The example that suits a question, if nothing was typed in; ``gradient`` suits the others."""
 
 EXAMPLES = """\b
