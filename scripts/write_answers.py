@@ -1,6 +1,6 @@
 """Writes the pages of docs/why, one for each question, and the picture of an explanation.
 
-Run it after a change of the words: ``make docs``. A test compares the pages with what it would write.
+Run it after a change of the words: ``make docs``. A test compares the pages with its output.
 """
 
 from __future__ import annotations
