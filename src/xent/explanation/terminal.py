@@ -30,6 +30,7 @@ from xent.explanation.blocks import (
 
 STYLES = {TARGET: "green", REST: "dim", TOTAL: "bold", PLAIN: "none"}
 """The terminal's own colours, which its owner can read on its background."""
+POSITIVE, NEGATIVE = "blue", "yellow"
 BAR = 12
 GAP = 2
 """Characters between columns."""
@@ -120,4 +121,6 @@ def _width(cell: Cell) -> int:
 
 
 def _cell(cell: Cell) -> RenderableType:
-    return Text(cell) if isinstance(cell, str) else RichBar(1, 0, cell.length, width=BAR)
+    if isinstance(cell, str):
+        return Text(cell)
+    return RichBar(1, *cell.span, width=BAR, color=NEGATIVE if cell.value < 0 else POSITIVE)
