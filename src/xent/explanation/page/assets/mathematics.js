@@ -3,9 +3,8 @@
 
 /** log Σ exp and its parts, over all classes and the rest that is not shown. */
 export function softmax(logits, rest = null) {
-  const finite = rest === null ? logits : [...logits, rest.lse];
-  const maximum = Math.max(...finite);
-  const top = finite.indexOf(maximum);
+  const maximum = Math.max(...logits); // the likeliest classes are among those that are shown
+  const top = logits.indexOf(maximum);
   const shifted = logits.map((x) => x - maximum);
   const exp = shifted.map(Math.exp);
   const restExp = rest === null ? 0 : Math.exp(rest.lse - maximum);
