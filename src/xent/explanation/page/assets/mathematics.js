@@ -35,7 +35,7 @@ export function traceRow(row, options) {
   const label = row.ignored ? row.logits.map(() => 0) : row.label;
   const target = label.map((q) => sharp * q + even);
   const mass = target.map((t, c) => t * weight[c]);
-  const rest = restOf(row, options, soft, sharp, even);
+  const rest = restOf(row, soft, even);
   const total = sum(mass) + rest.mass;
   const terms = mass.map((m, c) => cost(m, -soft.logP[c]));
   const loss = row.sampleWeight * (sum(terms) + rest.term);
@@ -63,31 +63,32 @@ function slope(own, total, soft, c, mass, rest) {
   return others - total * notP;
 }
 
-/** What the classes that are not shown add; they differ from a class only in being many. */
-function restOf(row, options, soft, sharp, even) {
+/** What the classes that are not shown add: no label, only their share of the smoothing. */
+function restOf(row, soft, even) {
   if (row.rest === null) return { mass: 0, term: 0, plain: 0, entropy: 0, target: 0, classes: 0 };
   const { classes, sum: logits } = row.rest;
   const target = even * classes;
   const surprise = classes * soft.lse - logits; // Σ −log p over them
   const plain = even === 0 ? 0 : even * surprise;
   const entropy = even === 0 ? 0 : classes * cost(even, -Math.log(even));
-  return { mass: target, term: plain, plain, entropy, target, classes, sharp };
+  return { mass: target, term: plain, plain, entropy, target, classes };
 }
 
 /** All rows and the value they are reduced to: the fields of the library's BatchTrace. */
 export function traceBatch(rows, options) {
   const traces = rows.map((row) => traceRow(row, options));
-  const shares = rows.map((row, i) => share(row, options, traces[i]));
+  const shares = rows.map((row) => share(row, options));
   const total = sum(traces.map((trace) => trace.loss));
   const divisor = options.denominator ?? sum(shares);
   const mean = options.reduction === "mean";
   const value = options.reduction === "none" ? null : mean ? total / divisor : total;
-  return { traces, shares, total, divisor: mean ? divisor : null, value, factor: mean ? 1 / divisor : 1 };
+  return { traces, shares, total, divisor: mean ? divisor : null, value };
 }
 
-/** What a row adds to torch's divisor: its label's class weight for an index, else 1. */
+/** What a row adds to torch's divisor; the binary loss counts elements and no weights. */
 function share(row, options) {
   if (row.ignored) return 0;
+  if (options.kind === "binary") return 1;
   if (row.index === null || options.weight === null) return row.sampleWeight;
   return row.sampleWeight * options.weight[row.index];
 }
