@@ -35,19 +35,16 @@ export function traceRow(row, options) {
   const label = row.ignored ? row.logits.map(() => 0) : row.label;
   const target = label.map((q) => sharp * q + even);
   const mass = target.map((t, c) => t * weight[c]);
-  const rest = restOf(row, soft, even);
+  const rest = restOf(row, options, soft, sharp, even);
   const total = sum(mass) + rest.mass;
   const terms = mass.map((m, c) => cost(m, -soft.logP[c]));
   const loss = row.sampleWeight * (sum(terms) + rest.term);
   const crossEntropy = sum(target.map((t, c) => cost(t, -soft.logP[c]))) + rest.plain;
-  const entropy = sum(target.map((t) => cost(t, -Math.log(t)))) + rest.entropy;
   const gradient = mass.map((m, c) => row.sampleWeight * slope(m, total, soft, c, mass, rest));
   return {
-    ...soft, label, target, weight, mass, terms, total, loss, crossEntropy, entropy,
-    divergence: crossEntropy - entropy,
+    ...soft, label, target, weight, mass, terms, total, loss, crossEntropy,
     bits: crossEntropy / Math.LN2,
     perplexity: Math.exp(crossEntropy),
-    uniformGuess: row.sampleWeight * total * Math.log(count),
     gradientP: mass.map((m, c) => (m === 0 ? 0 : (-row.sampleWeight * m) / soft.p[c])),
     gradient,
     gradientSum: sum(gradient) + row.sampleWeight * (total * soft.rest.p - rest.mass),
@@ -63,21 +60,25 @@ function slope(own, total, soft, c, mass, rest) {
   return others - total * notP;
 }
 
-/** What the classes that are not shown add: no label, only their share of the smoothing. */
-function restOf(row, soft, even) {
-  if (row.rest === null) return { mass: 0, term: 0, plain: 0, entropy: 0, target: 0, classes: 0 };
-  const { classes, sum: logits } = row.rest;
-  const target = even * classes;
-  const surprise = classes * soft.lse - logits; // Σ −log p over them
-  const plain = even === 0 ? 0 : even * surprise;
-  const entropy = even === 0 ? 0 : classes * cost(even, -Math.log(even));
-  return { mass: target, term: plain, plain, entropy, target, classes };
+/** What the classes that are not shown add, from their sums: Σ v·target and Σ v·target·(−log p). */
+function restOf(row, options, soft, sharp, even) {
+  if (row.rest === null) return { mass: 0, term: 0, plain: 0, target: 0, classes: 0 };
+  const { classes } = row.rest;
+  const ones = { ...row.rest, weight: classes };
+  const plain = restTerm(ones, soft, sharp, even);
+  const weighted = options.weight === null ? plain : restTerm(row.rest.weighted, soft, sharp, even);
+  return { mass: weighted.mass, term: weighted.term, plain: plain.term, target: plain.mass, classes };
+}
+
+function restTerm({ weight, sum: logits, label, label_logit: labelled }, soft, sharp, even) {
+  const mass = cost(sharp, label) + cost(even, weight);
+  return { mass, term: cost(mass, soft.lse) - cost(sharp, labelled) - cost(even, logits) };
 }
 
 /** All rows and the value they are reduced to: the fields of the library's BatchTrace. */
 export function traceBatch(rows, options) {
   const traces = rows.map((row) => traceRow(row, options));
-  const shares = rows.map((row) => share(row, options));
+  const shares = rows.map((row, i) => share(row, options, traces[i]));
   const total = sum(traces.map((trace) => trace.loss));
   const divisor = options.denominator ?? sum(shares);
   const mean = options.reduction === "mean";
@@ -85,12 +86,13 @@ export function traceBatch(rows, options) {
   return { traces, shares, total, divisor: mean ? divisor : null, value };
 }
 
-/** What a row adds to torch's divisor; the binary loss counts elements and no weights. */
-function share(row, options) {
+/** What a row adds to torch's divisor: of an index its class weight; the binary loss counts. */
+function share(row, options, trace) {
   if (row.ignored) return 0;
   if (options.kind === "binary") return 1;
-  if (row.index === null || options.weight === null) return row.sampleWeight;
-  return row.sampleWeight * options.weight[row.index];
+  if (options.kind !== "index" || options.weight === null) return row.sampleWeight;
+  const hidden = row.rest === null ? 0 : row.rest.weighted.label;
+  return row.sampleWeight * (sum(trace.label.map((q, c) => q * options.weight[c])) + hidden);
 }
 
 /** The row after steps of gradient descent on its logits; step 0 is where it stands. */

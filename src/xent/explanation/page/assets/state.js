@@ -49,7 +49,7 @@ export function embedded(text) {
     index: r.index,
     ignored: r.ignored,
     sampleWeight: Number(r.sample_weight),
-    rest: r.rest === null ? null : { classes: r.rest.classes, lse: Number(r.rest.lse), sum: Number(r.rest.sum) },
+    rest: restFrom(r.rest),
   });
   return {
     kind: given.kind,
@@ -119,15 +119,22 @@ function checkedRow(row, count) {
     index,
     ignored: row.ignored === true,
     sampleWeight: within(row.sampleWeight, 0, Infinity),
-    rest: row.rest === null ? null : checkedRest(row.rest),
+    rest: restFrom(row.rest),
   };
 }
 
-function checkedRest(rest) {
-  require(Number.isInteger(rest.classes) && rest.classes > 0);
-  const [lse, total] = [Number(rest.lse), Number(rest.sum)];
-  require(!Number.isNaN(lse) && !Number.isNaN(total));
-  return { classes: rest.classes, lse, sum: total };
+/** The sums over the classes that are not shown, as Python writes them. */
+function restFrom(given) {
+  if (given === null) return null;
+  require(Number.isInteger(given.classes) && given.classes > 0);
+  const weighted = given.weighted === null ? null : allNumbers(given.weighted, ["weight", "sum", "label", "label_logit"]);
+  return { classes: given.classes, ...allNumbers(given, ["lse", "sum", "label", "label_logit"]), weighted };
+}
+
+function allNumbers(given, names) {
+  const found = Object.fromEntries(names.map((name) => [name, Number(given[name])]));
+  require(Object.values(found).every((value) => !Number.isNaN(value)));
+  return found;
 }
 
 function numbers(values, count, least) {

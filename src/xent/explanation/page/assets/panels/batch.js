@@ -81,7 +81,7 @@ function line(store, i) {
     if (label.options.length !== names.length || names.some((name, c) => label.options[c].text !== name)) {
       label.replaceChildren(...names.map((name, c) => h("option", { value: c }, name)));
     }
-    label.value = String(labelled({ ...row, label: row.label }));
+    label.value = row.ignored || Math.max(...row.label) > 0 ? String(labelled(row)) : ""; // else: a class not shown
     ignored.checked = row.ignored;
     remove.hidden = state.rows.length === 1;
     show(loss, trace.loss, row.ignored ? "ignored: it costs nothing" : `${trace.terms.map(short).join(" + ")} = ${short(trace.loss)}`);
@@ -97,7 +97,7 @@ function controls(store) {
   const weights = h("span", { class: "weights" });
   smoothing.addEventListener("input", () => store.change((state) => { state.smoothing = smoothing.valueAsNumber; }));
   reduction.addEventListener("change", () => store.change((state) => { state.reduction = reduction.value; }));
-  weighted.addEventListener("change", () => store.change((state) => { state.weight = weighted.checked ? state.names.map(() => 1) : null; }));
+  weighted.addEventListener("change", () => store.change((state) => weigh(state, weighted.checked)));
   const element = h(
     "div", { class: "row" },
     h("label", { for: "smoothing" }, "label smoothing ε ", smoothing, smoothed),
@@ -117,6 +117,16 @@ function controls(store) {
       if (document.activeElement !== input) input.value = short(state.weight[c]);
       mark(input, "aria-label", `weight of ${state.names[c] || c}`);
     });
+  }
+}
+
+/** Weights of 1 to begin with, for the classes that are not shown as well. */
+function weigh(state, weighted) {
+  state.weight = weighted ? state.names.map(() => 1) : null;
+  for (const { rest } of state.rows) {
+    if (rest === null) continue;
+    const { classes, sum: logits, label, label_logit } = rest;
+    rest.weighted = weighted ? { weight: classes, sum: logits, label, label_logit } : null;
   }
 }
 
