@@ -64,6 +64,22 @@ class Explanation(Drawn):
         """
         return answer(self, question)
 
+    def to_html(self) -> str:
+        """An interactive page on these numbers, as one document without a network.
+
+        Where scripts are blocked, or there is nothing to play with, the report is seen instead.
+        """
+        from xent.explanation.page import page_of
+
+        page = page_of(self)
+        return super().to_html() if page is None else page
+
+    def _repr_html_(self) -> str:
+        from xent.explanation.page import framed, page_of
+
+        page = page_of(self)
+        return super()._repr_html_() if page is None else framed(page)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data of the documented schema; numbers that JSON lacks are strings."""
         from xent.explanation.document import as_dict

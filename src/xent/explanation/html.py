@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable
 from html import escape
 
 from xent.explanation.blocks import (
+    Bar,
     Block,
     Cell,
     Code,
@@ -38,32 +41,45 @@ STYLE = """
  background:color-mix(in srgb,#2a9d5c 18%,transparent)}
 .xent tr.rest{opacity:.75}
 .xent tbody th{font-weight:inherit}
-.xent .bar{display:inline-block;width:7em;height:.8em;position:relative}
-.xent .bar::before{content:"";position:absolute;left:0;top:-.2em;bottom:-.2em;
- border-left:1px solid currentColor;opacity:.6}
-.xent .bar.signed::before{left:50%}
-.xent .bar i{position:absolute;top:0;bottom:0;background:#4c8dd6}
-.xent .bar i.down{background:#d9822b}
+.xent .bar{display:inline-block;width:7em;height:.8em;overflow:visible;vertical-align:middle}
+.xent .bar rect{fill:#4c8dd6}
+.xent .bar rect.down{fill:#d9822b}
+.xent .bar line{stroke:currentColor;opacity:.6}
 """
 _BREAK = "\n"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_MARGIN = "body{margin:2em}\n"
 
 
 def as_fragment(blocks: Iterable[Block]) -> str:
     """A ``<div>`` with its style: what a notebook shows."""
+    return f"<div><style>{STYLE}</style>\n{as_body(blocks)}\n</div>"
+
+
+def as_body(blocks: Iterable[Block]) -> str:
+    """The ``<div>`` without ``STYLE``, for a page that has it already.
+
+    No element has a ``style`` of its own: a policy that allows no inline style leaves it whole.
+    """
     body = "\n".join(_block(block) for block in blocks)
-    return f'<div class="xent"><style>{STYLE}</style>\n{body}\n</div>'
+    return f'<div class="xent">\n{body}\n</div>'
+
+
+def digest(text: str) -> str:
+    """What a content security policy calls an inline script or style: by its hash."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def as_page(blocks: Iterable[Block], title: str = "Cross-entropy, explained") -> str:
     """A whole document."""
+    style = STYLE + _MARGIN
+    policy = f"default-src 'none'; style-src {digest(style)}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title></head>\n"
-        f'<body style="margin:2em">{as_fragment(blocks)}</body></html>\n'
+        f"<title>{escape(title)}</title><style>{style}</style></head>\n"
+        f"<body>{as_body(blocks)}</body></html>\n"
     )
 
 
@@ -101,10 +117,16 @@ def _row(row: Row) -> str:
 def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return escape(cell)
-    begin, end = cell.span
-    kind = ' class="down"' if cell.value < 0 else ""
-    zero = " signed" if cell.signed else ""
+    return _bar(cell)
+
+
+def _bar(bar: Bar) -> str:
+    """A drawing, whose lengths are attributes and not styles."""
+    begin, end = bar.span
+    kind = ' class="down"' if bar.value < 0 else ""
+    zero = "50%" if bar.signed else "0"
     return (
-        f'<span class="bar{zero}" aria-hidden="true"><i{kind} '
-        f'style="left:{100 * begin:.1f}%;width:{100 * (end - begin):.1f}%"></i></span>'
+        '<svg class="bar" aria-hidden="true">'
+        f'<rect{kind} x="{100 * begin:.1f}%" width="{100 * (end - begin):.1f}%" height="100%"/>'
+        f'<line x1="{zero}" x2="{zero}" y1="-20%" y2="120%"/></svg>'
     )

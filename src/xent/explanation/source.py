@@ -18,6 +18,7 @@ class Inputs:
     logits: Tensor
     target: Tensor
     options: dict[str, Any]
+    class_names: tuple[str, ...] | None = None
 
 
 def logits_of(value: Any) -> Tensor:

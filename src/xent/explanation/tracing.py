@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +12,14 @@ from torch import Tensor
 from xent.contract.call import Call, checked_call
 from xent.contract.errors import mistake
 from xent.contract.reduction import Reduction
-from xent.contract.targets import equal_to_any, ignored_values
+from xent.contract.targets import ignored_values
 from xent.contract.weights import checked_label_smoothing
 from xent.explanation.batch import Losses, in_words, trace_batch
 from xent.explanation.explanation import Explanation
 from xent.explanation.names import checked_names, place_of
+from xent.explanation.pair import ANSWERS, ignored_of, pair_of, sides_of
 from xent.explanation.row import Extent, trace_row
-from xent.explanation.source import Inputs, RowSource, position_of, row_of
+from xent.explanation.source import Inputs, RowSource, row_of
 from xent.explanation.trace import Options
 from xent.functional import binary_cross_entropy_with_logits, cross_entropy
 from xent.functional.cross_entropy import position_losses
@@ -34,8 +37,7 @@ def explained(
 ) -> Explanation:
     """A call of ``cross_entropy``, explained."""
     options = inputs.options
-    of_a_position = {name: options[name] for name in _OF_A_POSITION if name in options}
-    call = checked_call(inputs.logits, inputs.target, **of_a_position)
+    call = call_of(inputs)
     if not call.layout.classes:
         raise mistake(ValueError, "input", expected="at least one class", got="none")
     names = checked_names(class_names, call.layout.classes)
@@ -61,7 +63,7 @@ def explained(
         row=None if source is None else trace_row(source, extent, _factor(reduction, divisor)),
         source=source,
         extent=extent,
-        inputs=inputs,
+        inputs=replace(inputs, class_names=names),
     )
 
 
@@ -77,9 +79,7 @@ def explained_binary(
     with torch.no_grad():
         value = binary_cross_entropy_with_logits(x, y, **options)
         each = binary_cross_entropy_with_logits(x, y, **{**options, "reduction": "none"})
-    ignored = None
-    if options["ignore_index"] is not None:
-        ignored = equal_to_any(y, ignored_values(options["ignore_index"])).flatten().cpu()
+    ignored = ignored_of(inputs)
     count = x.numel() if ignored is None else x.numel() - int(ignored.sum())
     divisor = float(count) if reduction.mode == "mean" else None
     labels = (y.flatten().cpu() > 0.5).long()
@@ -87,9 +87,9 @@ def explained_binary(
     shares = counts if reduction.mode == "mean" else None
     losses = Losses(each.flatten().cpu(), shares, ignored, labels, tuple(x.shape))
     place = None if row is None else place_of(row, tuple(x.shape))
-    sides = _sides(class_names, x, place)
+    sides = sides_of(class_names, x, place)
     words = "the number of elements that count"
-    source = None if place is None else _pair(inputs, place, ignored, sides)
+    source = None if place is None else pair_of(inputs, place, ignored, sides)
     return Explanation(
         kind="binary",
         class_count=2,
@@ -101,15 +101,53 @@ def explained_binary(
             if options["ignore_index"] is None
             else ignored_values(options["ignore_index"]),
         ),
-        batch=trace_batch(losses, reduction, divisor, words, value, _ANSWERS, place),
+        batch=trace_batch(losses, reduction, divisor, words, value, ANSWERS, place),
         row=None if source is None else trace_row(source, extent, _factor(reduction, divisor)),
         source=source,
         extent=extent,
-        inputs=inputs,
+        inputs=replace(inputs, class_names=None if class_names is None else tuple(class_names)),
     )
 
 
-_ANSWERS = ("no", "yes")
+class Sources(NamedTuple):
+    """All rows of a call, by their number in memory order."""
+
+    at: Callable[[int], RowSource]
+    first: int | None
+    """The first that counts."""
+
+
+def sources_of(told: Explanation) -> Sources:
+    """The rows of a call that is explained."""
+    inputs = told.inputs
+    if told.kind == "binary":
+        ignored = ignored_of(inputs)
+        return Sources(
+            lambda place: pair_of(
+                inputs, place, ignored, sides_of(inputs.class_names, inputs.logits, place)
+            ),
+            _first_that_counts(ignored, told.batch.count),
+        )
+    call = call_of(inputs)
+    ignored = None if call.rows.valid is None else ~call.rows.valid.flatten().cpu()
+    return Sources(
+        lambda place: row_of(call, place, inputs.class_names),
+        _first_that_counts(ignored, told.batch.count),
+    )
+
+
+def _first_that_counts(ignored: Tensor | None, count: int) -> int | None:
+    if ignored is None:
+        return 0 if count else None
+    counting = (~ignored).nonzero()
+    return int(counting[0]) if len(counting) else None
+
+
+def call_of(inputs: Inputs) -> Call:
+    """The arguments of a call of ``cross_entropy``, checked."""
+    options = inputs.options
+    of_a_position = {name: options[name] for name in _OF_A_POSITION if name in options}
+    return checked_call(inputs.logits, inputs.target, **of_a_position)
 
 
 def _losses(call: Call, reduction: Reduction) -> Losses:
@@ -144,49 +182,3 @@ def _factor(reduction: Reduction, divisor: float | None) -> float:
     if reduction.mode != "mean" or divisor is None:
         return 1.0
     return 1 / divisor if divisor else 0.0  # a mean over nothing moves nothing
-
-
-def _sides(class_names: Sequence[str] | None, x: Tensor, place: int | None) -> tuple[str, str]:
-    """Names of "no" and "yes": two names for the sides, or one for each logit of the last axis."""
-    if class_names is None:
-        return "no", "yes"
-    last = x.shape[-1] if x.ndim else 1
-    named = list(class_names)
-    if len(named) == 2 and (x.ndim < 2 or last != 2):
-        no, yes = checked_names(named, 2) or _ANSWERS
-        return no, yes
-    names = checked_names(class_names, last, of="logit of the last axis") or ()
-    if place is None:
-        return "no", "yes"
-    name = names[place % last]
-    return f"not {name}", name
-
-
-def _pair(inputs: Inputs, place: int, ignored: Tensor | None, sides: tuple[str, str]) -> RowSource:
-    """The element as a row of two logits, 0 for "no" and x for "yes"."""
-    shape, options = tuple(inputs.logits.shape), inputs.options
-
-    def at_place(factor: Tensor | None) -> float:
-        if factor is None:
-            return 1.0
-        return float(factor.broadcast_to(shape).reshape(-1)[place])
-
-    x, y = at_place(inputs.logits), at_place(inputs.target)
-    skipped = ignored is not None and bool(ignored[place])
-    # Softmax knows no +inf; against −inf, 0 is the same certainty.
-    pair = (-torch.inf, 0.0) if x == torch.inf else (0.0, x)
-    double = torch.float64
-    return RowSource(
-        logits=torch.tensor(pair, dtype=double),
-        label=torch.tensor((0.0, 0.0) if skipped else (1 - y, y), dtype=double),
-        names=sides,
-        position=position_of(place, shape),
-        label_index=int(y) if not skipped and y in (0, 1) else None,
-        weight=None
-        if options["pos_weight"] is None
-        else torch.tensor((1.0, at_place(options["pos_weight"])), dtype=double),
-        label_smoothing=float(options["label_smoothing"]),
-        sample_weight=at_place(options["weight"]),
-        ignored=skipped,
-        free=torch.tensor((0.0, 1.0), dtype=double),
-    )
