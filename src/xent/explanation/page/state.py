@@ -39,7 +39,7 @@ def state_of(told: Explanation) -> dict[str, Any] | None:
           and ``label`` (as given; zeros where ignored), ``index`` (the place of an index target
           among the shown classes, or None), ``ignored``, ``sample_weight`` and ``rest``;
         - ``rest``, of a row and of the explained one: the classes that are not shown, or None.
-          ``classes``, how many; ``lse``, log Σ exp x; ``sum``, Σ x; ``label``, Σ y;
+          ``classes``, how many; ``max``, the largest x; ``lse``, log Σ exp x; ``sum``, Σ x; ``label``, Σ y;
           ``label_logit``, Σ y·x; and ``weighted``, with class weights v: ``weight``, Σ v;
           ``sum``, Σ v·x; ``label``, Σ v·y; ``label_logit``, Σ v·y·x;
         - ``denominator``: the divisor of the mean if it does not follow torch's rule, else None.
@@ -140,6 +140,7 @@ def _rest(source: RowSource, hidden: list[int]) -> dict[str, Any] | None:
     logits, label = source.logits[hidden], source.label[hidden]
     rest: dict[str, Any] = {
         "classes": len(hidden),
+        "max": float(logits.max()),
         "lse": float(logits.logsumexp(0)),
         "sum": float(logits.sum()),
         "label": float(label.sum()),

@@ -3,13 +3,14 @@
 
 /** log Σ exp and its parts, over all classes and the rest that is not shown. */
 export function softmax(logits, rest = null) {
-  const maximum = Math.max(...logits); // the likeliest classes are among those that are shown
-  const top = logits.indexOf(maximum);
+  const maximum = Math.max(...logits, rest === null ? -Infinity : rest.max);
+  const top = logits.indexOf(maximum); // −1 if it is not shown
   const shifted = logits.map((x) => x - maximum);
   const exp = shifted.map(Math.exp);
   const restExp = rest === null ? 0 : Math.exp(rest.lse - maximum);
   // Without the largest one's own 1: log1p keeps the digits of a near certainty.
-  const others = [...exp, restExp].reduce((sum, e, c) => (c === top ? sum : sum + e), 0);
+  const hidden = top < 0 ? restExp - 1 : restExp;
+  const others = exp.reduce((sum, e, c) => (c === top ? sum : sum + e), hidden);
   const expSum = 1 + others;
   const logSum = Math.log1p(others);
   return {

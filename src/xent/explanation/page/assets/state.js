@@ -128,7 +128,7 @@ function restFrom(given) {
   if (given === null) return null;
   require(Number.isInteger(given.classes) && given.classes > 0);
   const weighted = given.weighted === null ? null : allNumbers(given.weighted, ["weight", "sum", "label", "label_logit"]);
-  return { classes: given.classes, ...allNumbers(given, ["lse", "sum", "label", "label_logit"]), weighted };
+  return { classes: given.classes, ...allNumbers(given, ["max", "lse", "sum", "label", "label_logit"]), weighted };
 }
 
 function allNumbers(given, names) {
