@@ -153,7 +153,7 @@ function add(store) {
 
 /** Two micro-batches: the mean of their means beside the mean of all. */
 function splitter() {
-  const cut = h("input", { type: "range", id: "cut", min: 1, step: 1 });
+  const cut = h("input", { type: "range", id: "cut", min: 1, max: 5, step: 1, value: 1 });
   const text = h("p", { class: "live" });
   const wrong = shown("page.mean_of_means");
   const right = shown("page.mean");
