@@ -150,7 +150,7 @@ function walking(store) {
   const element = h(
     "div", { class: "walk" },
     h("div", { class: "row" }, step, play, back, h("label", { for: "step-size" }, "step size ", size, sizeText), speed, count),
-    h("div", { class: "chart" }, lines, key, h("span", { class: "axis top" }, "p = 1"), h("span", { class: "axis bottom" }, "0")),
+    h("div", { class: "chart" }, lines, h("span", { class: "axis top" }, "p = 1"), h("span", { class: "axis bottom" }, "0")), key,
   );
   return { element, update };
 
