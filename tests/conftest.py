@@ -1,13 +1,20 @@
-"""What every test stands on: one thread per worker, a fixed seed, and a choice of backends."""
+"""What every test stands on: one thread per worker, a fixed seed; backends, and a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 import xent
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from browser import Visit
 
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores already
 
@@ -25,3 +32,45 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """
     with xent.backend(request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for each worker, started when a test first needs it."""
+    import browser
+
+    if browser.found() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(browser.MISSING)
+        pytest.skip(browser.MISSING)
+    with browser.started() as started:
+        yield started
+
+
+@pytest.fixture
+def open_page(chromium: Browser) -> Iterator[Callable[..., Visit]]:
+    """``open_page(html, **options of browser.visit)``; complaints are left to the test."""
+    import browser
+
+    visits: list[Visit] = []
+
+    def opened(html: str, **options: Any) -> Visit:
+        visits.append(browser.visit(chromium, html, **options))
+        return visits[-1]
+
+    yield opened
+    for visit in visits:
+        visit.context.close()
+
+
+@pytest.fixture
+def browser_page(open_page: Callable[..., Visit]) -> Iterator[Callable[..., Visit]]:
+    """The same for pages that have nothing to complain about: the test fails if one does."""
+    visits: list[Visit] = []
+
+    def opened(html: str, **options: Any) -> Visit:
+        visits.append(open_page(html, **options))
+        return visits[-1]
+
+    yield opened
+    assert [visit.complaints for visit in visits] == [[] for _ in visits]
