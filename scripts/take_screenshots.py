@@ -11,9 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests"))
 
-import browser  # noqa: E402  # the folder of the tests is no package
 from playwright.sync_api import Browser  # noqa: E402
 
+import browser  # noqa: E402  # the folder of the tests is no package
 import xent  # noqa: E402
 from xent.cli.examples import EXAMPLES  # noqa: E402
 

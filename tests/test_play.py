@@ -133,9 +133,7 @@ def test_what_is_no_request_is_refused_in_plain_words(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
         connection.sendall(b"<img src=x> y z w\r\n\r\n")
         answer = connection.makefile("rb").read()
-    assert b"400 Bad Request\r\n" in answer
-    assert b"X-Content-Type-Options: nosniff\r\n" in answer
-    assert b"img" not in answer
+    assert answer == b"Bad Request\n"
 
 
 def test_two_hosts_are_refused(port: int) -> None:
