@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROJECT := pyproject.toml constraints.txt src/xent/__init__.py
 
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test lint format bench docs screenshots clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -14,6 +14,7 @@ demo: $(VENV)/demo  ## train on real digits with torch's loss and with xent's, s
 	$(BIN)/xent demo
 
 test: $(VENV)/test  ## all tests
+	@scripts/find-browser >/dev/null
 	$(BIN)/python -m pytest --numprocesses auto
 
 lint: $(VENV)/lint  ## style, types, and the direction of imports
@@ -33,6 +34,10 @@ bench: $(VENV)/bench  ## measure exactness, speed and memory, and fill the table
 
 docs: $(VENV)/test  ## write the pages and the picture that come from explanations
 	$(BIN)/python scripts/write_answers.py
+
+screenshots: $(VENV)/test  ## take pictures of the page, for the docs and for review
+	@scripts/find-browser >/dev/null
+	$(BIN)/python scripts/take_screenshots.py
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

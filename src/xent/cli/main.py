@@ -12,6 +12,7 @@ from xent import __version__
 from xent.cli.bench import bench
 from xent.cli.demo import demo
 from xent.cli.explain import explain
+from xent.cli.play import play
 from xent.cli.warmup import warmup
 from xent.cli.why import why
 
@@ -19,6 +20,7 @@ EXAMPLES = """\b
 Examples:
   xent explain --probs 0.1,0.7,0.2 --target 0
                                   a loss and its gradient, number by number
+  xent play                       the same in the browser, to play with
   xent why negatives              why the wrong classes lose probability
   xent demo                       torch's loss and xent's on real digits
   xent demo --epochs 5 --seed 7   a shorter training, another split and start
@@ -69,6 +71,7 @@ def main(ctx: click.Context) -> None:
 
 main.add_command(explain)
 main.add_command(why)
+main.add_command(play)
 main.add_command(demo)
 main.add_command(warmup)
 main.add_command(bench)

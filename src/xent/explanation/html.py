@@ -41,10 +41,10 @@ STYLE = """
  background:color-mix(in srgb,#2a9d5c 18%,transparent)}
 .xent tr.rest{opacity:.75}
 .xent tbody th{font-weight:inherit}
-.xent .bar{display:inline-block;width:7em;height:.8em;overflow:visible;vertical-align:middle}
-.xent .bar rect{fill:#4c8dd6}
-.xent .bar rect.down{fill:#d9822b}
-.xent .bar line{stroke:currentColor;opacity:.6}
+.xent .xent-bar{display:inline-block;width:7em;height:.8em;overflow:visible;vertical-align:middle}
+.xent .xent-bar rect{fill:#4c8dd6}
+.xent .xent-bar rect.down{fill:#d9822b}
+.xent .xent-bar line{stroke:currentColor;opacity:.6}
 """
 _BREAK = "\n"
 _MARGIN = "body{margin:2em}\n"
@@ -126,7 +126,7 @@ def _bar(bar: Bar) -> str:
     kind = ' class="down"' if bar.value < 0 else ""
     zero = "50%" if bar.signed else "0"
     return (
-        '<svg class="bar" aria-hidden="true">'
+        '<svg class="xent-bar" aria-hidden="true">'
         f'<rect{kind} x="{100 * begin:.1f}%" width="{100 * (end - begin):.1f}%" height="100%"/>'
         f'<line x1="{zero}" x2="{zero}" y1="-20%" y2="120%"/></svg>'
     )

@@ -27,8 +27,8 @@ def assembled(
 ) -> str:
     """The page: one document that asks nothing of the network.
 
-    The template's places are comments, ``<!-- style -->``. Each is replaced by a whole element;
-    the one of the title by its text.
+    The template's places are comments. Those of policy, style, state and script are replaced by
+    whole elements; ``<!-- title -->`` by its text, ``<!-- static -->`` by the markup.
 
     Args:
         state: what the page opens on, as ``state_of`` makes it; None leaves the choice to the page.
@@ -48,7 +48,7 @@ def assembled(
         "policy": _meta(_policy(style, script)),
         "style": f"<style>{style}</style>",
         "state": f'<script type="application/json" id="state">{_json(state)}</script>',
-        "static": f'<div id="static">{static}</div>',
+        "static": static,
         "script": f'<script type="module">{script}</script>',
     }
     template = _checked(folder.joinpath("page.html").read_text(encoding="utf-8"))
