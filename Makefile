@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROJECT := pyproject.toml constraints.txt src/xent/__init__.py
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo plants test lint format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 demo: $(VENV)/demo  ## train on real digits with torch's loss and with xent's, side by side
 	$(BIN)/xent demo
+
+plants: $(VENV)/examples  ## train on the leaves of Plant Pathology 2020: make plants DATA=DIR
+	$(if $(DATA),,$(error Name the folder with train.csv and images/: make plants DATA=DIR))
+	$(BIN)/python examples/plant_pathology.py --data '$(DATA)'
 
 test: $(VENV)/test  ## all tests
 	$(BIN)/python -m pytest --numprocesses auto
@@ -41,6 +45,6 @@ $(VENV)/torch: constraints.txt
 	$(INSTALL) torch
 	@touch $@
 
-$(VENV)/demo $(VENV)/bench $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/torch $(PROJECT)
+$(VENV)/demo $(VENV)/examples $(VENV)/bench $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/torch $(PROJECT)
 	$(INSTALL) --editable '.[$*]'
 	@touch $@
