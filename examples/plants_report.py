@@ -96,7 +96,7 @@ def explain_worst(
     documents = []
     for place, row in enumerate(worst, start=1):
         entry = _entry(plants, int(rows[row]), judged, row)
-        explanation = xent.explain(  # type: ignore[attr-defined, unused-ignore]  # until it exists
+        explanation = xent.explain(
             judged.logits, judged.labels, row=row, class_names=list(plants.table.classes)
         )
         if terminal is not None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,16 +39,6 @@ EACH = 8
 def _small_models(monkeypatch) -> None:
     monkeypatch.setattr(resnet, "WIDTH", 4)
     monkeypatch.setitem(resnet.BLOCKS, "resnet18", (1, 1, 1, 1))
-
-
-@pytest.fixture(autouse=True)
-def _explanation(monkeypatch) -> None:
-    if not hasattr(xent, "explain"):  # a stand-in, until it exists
-        words = "stand-in explanation"
-        stand_in = SimpleNamespace(
-            __rich__=lambda: words, to_text=lambda: words, to_dict=lambda: {"words": words}
-        )
-        monkeypatch.setattr(xent, "explain", lambda *a, **k: stand_in, raising=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Cross-entropy for PyTorch: exact, and at the speed of memory."""
+"""Cross-entropy for PyTorch: exact, at the speed of memory, and able to explain itself."""
+
+from typing import TYPE_CHECKING, Any
 
 from xent import functional, nn
 from xent.functional import (
@@ -16,6 +18,11 @@ from xent.nn import (
 )
 from xent.statistics import backend, empty_cache, explain_dispatch
 
+if TYPE_CHECKING:
+    from xent.explanation import Explanation as Explanation
+    from xent.explanation import explain as explain
+    from xent.explanation import explain_binary as explain_binary
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "CrossEntropyLoss",
     "DenseCrossEntropy",
     "DenseCrossEntropyLoss",
+    "Explanation",
     "RowStatistics",
     "__version__",
     "backend",
@@ -30,8 +38,21 @@ __all__ = [
     "cross_entropy",
     "dense_cross_entropy",
     "empty_cache",
+    "explain",
+    "explain_binary",
     "explain_dispatch",
     "functional",
     "nn",
     "row_statistics",
 ]
+
+_EXPLANATION = ("Explanation", "explain", "explain_binary")
+
+
+def __getattr__(name: str) -> Any:
+    """Explanations are loaded when they are first asked for: most programs never do."""
+    if name not in _EXPLANATION:
+        raise AttributeError(f"module 'xent' has no attribute {name!r}")
+    from xent import explanation
+
+    return getattr(explanation, name)

@@ -3,6 +3,7 @@
 Nothing in this room computes a loss. It knows shapes, dtypes, options and words:
 
 - ``rows``: the language between the floors: rows, statistics, coefficients;
+- ``call``: the arguments of a loss, checked together;
 - ``layout``: any accepted shape as rows, *outer × classes × inner*, in place where strides allow;
 - ``targets``: labels as indices or as probabilities, and which positions count;
 - ``weights``: class weights, sample weights;

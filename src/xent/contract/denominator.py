@@ -29,12 +29,20 @@ def divisor(
         return rule  # type: ignore[no-any-return]  # a number or 0-d tensor, checked before
     if rule == "batch":
         return layout.batch
+    shares = divisor_shares(rule, targets, weight, sample_weight)
+    return layout.count if shares is None else summed(shares)
+
+
+def divisor_shares(
+    rule: str | None, targets: Targets, weight: Tensor | None, sample_weight: Tensor | None
+) -> Tensor | None:
+    """What each position adds to a divisor that is a sum, ``[outer, inner]``; None: all add 1."""
     if rule == "valid":
         weighty = None if sample_weight is None else sample_weight != 0
-        return _total(layout, targets.valid, weighty)
+        return _product(targets.valid, weighty)
     if rule == "weight" or (rule is None and targets.index is not None):
-        return _total(layout, targets.valid, sample_weight, label_weight(targets, weight))
-    return _total(layout, targets.valid, sample_weight)
+        return _product(targets.valid, sample_weight, label_weight(targets, weight))
+    return _product(targets.valid, sample_weight)
 
 
 def label_weight(targets: Targets, weight: Tensor | None) -> Tensor | None:
@@ -47,11 +55,11 @@ def label_weight(targets: Targets, weight: Tensor | None) -> Tensor | None:
     return (q if weight is None else q * weight.reshape(1, -1, 1)).sum(1)
 
 
-def _total(layout: Layout, valid: Tensor | None, *factors: Tensor | None) -> Tensor | float:
-    """Σ over the positions that count of the product of these factors."""
+def _product(valid: Tensor | None, *factors: Tensor | None) -> Tensor | None:
+    """The product of these factors, zero at the positions that do not count."""
     product = valid
     for factor in factors:
         if factor is not None:
             masked = zeroed(factor, valid)
             product = masked if product is None else product * masked
-    return layout.count if product is None else summed(product)
+    return product

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from xent.backends.torch.limits import cost
-from xent.contract.denominator import divisor, label_weight
-from xent.contract.dtypes import accumulation, check_dtype, promoted
-from xent.contract.layout import check_logits, layout_of
+from xent.contract.call import Call, checked_call
+from xent.contract.denominator import label_weight
+from xent.contract.dtypes import check_dtype
 from xent.contract.overwriting import check_inplace_backward
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
-from xent.contract.rows import Rows, Vectors
-from xent.contract.targets import Targets, canonical_targets
-from xent.contract.weights import (
-    canonical_sample_weight,
-    check_class_weight,
-    checked_label_smoothing,
-    jointly_valid,
-    weighty_positions,
-    zeroed,
-)
+from xent.contract.rows import Vectors
 from xent.statistics.batches import batch_loss
 from xent.statistics.rows import canonical_statistics
 
@@ -161,50 +151,31 @@ def _general(
         reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, depth=2
     )
     check_dtype(dtype)
-    check_logits(input, target)
+    call = checked_call(
+        input, target, weight, ignore_index=ignore_index, label_smoothing=label_smoothing,
+        dim=dim, sample_weight=sample_weight,
+    )  # fmt: skip
     check_inplace_backward(inplace_backward, input)
-    layout = layout_of(input, dim)
-    targets = canonical_targets(target, input, layout, ignore_index)
-    check_class_weight(weight, input, layout, same_dtype=targets.index is not None)
-    label_smoothing = checked_label_smoothing(label_smoothing)
-    factors = canonical_sample_weight(sample_weight, input, layout)
-    valid = jointly_valid(targets.valid, weighty_positions(sample_weight, layout))
-    targets = replace(targets, valid=valid)
-
-    natural = promoted(input, weight, target if targets.index is None else None)
-    working = accumulation(natural)
-    weight = None if weight is None else weight.to(working)
-    if factors is not None:
-        factors = zeroed(factors.to(working), valid)
-    logits = layout.rows(input.to(working) if working == torch.float64 else input)
-
-    rows = Rows(logits, targets.index, targets.probabilities, weight, valid)
     vectors = canonical_statistics(
-        rows, uniform=label_smoothing > 0, inplace_backward=inplace_backward
+        call.rows, uniform=call.label_smoothing > 0, inplace_backward=inplace_backward
     )
-    losses = _formula(vectors, targets, weight, factors, label_smoothing, layout.classes)
+    losses = position_losses(vectors, call)
     by: Tensor | float = 1
     if reduction_.mode == "mean":
-        by = divisor(reduction_.denominator, layout, targets, weight, factors)
-    loss = reduction_.of(losses, by).to(dtype or natural)
-    return layout.restore(loss) if reduction_.mode == "none" else loss
+        by = call.divisor(reduction_.denominator)
+    loss = reduction_.of(losses, by).to(dtype or call.natural)
+    return call.layout.restore(loss) if reduction_.mode == "none" else loss
 
 
-def _formula(
-    vectors: Vectors,
-    targets: Targets,
-    weight: Tensor | None,
-    sample_weight: Tensor | None,
-    label_smoothing: float,
-    classes: int,
-) -> Tensor:
+def position_losses(vectors: Vectors, call: Call) -> Tensor:
     """s · [(1 − ε) · (v_y · nll, or cross) + (ε/C) · uniform], all ``[outer, inner]``."""
-    losses = vectors.of_labels
-    of_label = label_weight(targets, weight) if targets.index is not None else None
+    losses, smoothing, classes = vectors.of_labels, call.label_smoothing, call.layout.classes
+    index = call.rows.target
+    of_label = None if index is None else label_weight(call.targets, call.rows.weight)
     if of_label is not None:
         losses = cost(of_label, losses)
     if vectors.uniform is not None:
-        even = label_smoothing / classes if classes else 0.0
-        sharp = torch.full_like(losses, 1 - label_smoothing)
+        even = smoothing / classes if classes else 0.0
+        sharp = torch.full_like(losses, 1 - smoothing)
         losses = cost(sharp, losses) + even * vectors.uniform
-    return losses if sample_weight is None else losses * sample_weight
+    return losses if call.sample_weight is None else losses * call.sample_weight

@@ -1,0 +1,1 @@
+"""Answers to the questions of ``xent why``: short, derived, with the numbers of a trace."""

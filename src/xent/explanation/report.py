@@ -1,0 +1,201 @@
+"""The report on an explanation, as blocks. Every number in it is one of the trace."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from xent.explanation.blocks import (
+    PLAIN,
+    REST,
+    TARGET,
+    TOTAL,
+    Bar,
+    Block,
+    Cell,
+    Formula,
+    Heading,
+    Paragraph,
+    Row,
+    Table,
+    counted,
+    number,
+    short,
+    visible,
+)
+from xent.explanation.reduced import of_batch
+from xent.explanation.trace import ClassTrace, RowTrace
+from xent.explanation.why import QUESTIONS
+from xent.explanation.words import gradient_formula, label_in_words, loss_formula
+
+if TYPE_CHECKING:
+    from xent.explanation.explanation import Explanation
+
+COLUMNS_OF_DESCENT = 6
+SOFTMAX = (
+    "Softmax: each class weighs exp(logit), and p is its share of all. The largest logit is taken "
+    "off first, which changes no share and keeps exp from overflowing."
+)
+SIGMOID = (
+    "One logit x stands against an unspoken 0: sigmoid(x) is the softmax over the pair (0, x), and "
+    "what x feels is p − y of the second. (The 0 is fixed and feels nothing.)"
+)
+
+
+def report(told: Explanation) -> tuple[Block, ...]:
+    """The row, the batch, landmarks, and where to ask on."""
+    parts: list[Block] = [Heading(_title(told), 1)]
+    row = told.row
+    if row is not None:
+        parts += _of_row(told, row)
+    parts += of_batch(told)
+    if row is not None and not row.ignored:
+        parts += _landmarks(told, row)
+    questions = " ".join(QUESTIONS)
+    parts.append(
+        Paragraph(f'Ask on: .why("gradient"), or xent why gradient. Questions: {questions}.')
+    )
+    return tuple(parts)
+
+
+def _title(told: Explanation) -> str:
+    what = "Binary cross-entropy" if told.kind == "binary" else "Cross-entropy"
+    if told.row is None:
+        return f"{what} of {counted(told.batch.count, 'position')}"
+    classes = (
+        "" if told.kind == "binary" else f" over {counted(told.class_count, 'class', 'classes')}"
+    )
+    where = f", position {_place(told.row.position)}" if told.batch.count > 1 else ""
+    return f"{what}{classes}{where}: {label_in_words(told.row)}"
+
+
+def _place(position: tuple[int, ...]) -> str:
+    return str(position[0]) if len(position) == 1 else str(position)
+
+
+def _of_row(told: Explanation, row: RowTrace) -> list[Block]:
+    stages: list[Block] = [Paragraph(SOFTMAX), _stages(told, row)]
+    if told.kind == "binary":
+        stages.insert(0, Paragraph(SIGMOID))
+    if row.ignored:
+        told_why = "This position is ignored: it costs nothing, and no logit of it moves."
+        return [*stages, Paragraph(told_why)]
+    return [
+        *stages,
+        Formula(loss_formula(told, row)),
+        Heading("Why the others fall"),
+        Paragraph(
+            "∂L/∂p asks what a probability alone would change: nothing, for a class without "
+            "label. But logits share one sum, so ∂L/∂x reaches them all: descent lowers a logit "
+            "where it is positive and raises it where it is negative."
+        ),
+        _gradients(row),
+        Formula(gradient_formula(told, row)),
+        *_descent(row),
+    ]
+
+
+def _stages(told: Explanation, row: RowTrace) -> Table:
+    weighted = told.options.weighted
+    headers = ["class", "logit x", "x − max", "exp", "p =\nsoftmax", "", "log p", "target"]
+    headers += ["weight"] if weighted else []
+    headers += ["weight ·\ntarget ·\n(−log p)" if weighted else "target ·\n(−log p)"]
+    lines = [Row(_stage(c, weighted), _role(c)) for c in row.classes]
+    if row.rest is not None:
+        rest = row.rest
+        cells = (_rest_name(row), "", "", number(rest.exp), number(rest.p), Bar(rest.p), "")
+        weight = ("",) if weighted else ()
+        lines.append(Row((*cells, number(rest.target), *weight, number(rest.term)), REST))
+    p = math.fsum(c.p for c in row.classes) + (row.rest.p if row.rest else 0)
+    target = math.fsum(c.target for c in row.classes) + (row.rest.target if row.rest else 0)
+    terms = math.fsum(c.term for c in row.classes) + (row.rest.term if row.rest else 0)
+    sums = ("sum", "", "", number(row.exp_sum), number(p), "", "", number(target))
+    lines.append(Row((*sums, *(("",) if weighted else ()), number(terms)), TOTAL))
+    return Table("From logits to loss", tuple(headers), tuple(lines), optional=(2, 3, 6))
+
+
+def _stage(c: ClassTrace, weighted: bool) -> tuple[Cell, ...]:
+    cells = (visible(c.name), number(c.logit), number(c.shifted), number(c.exp), number(c.p))
+    weight = (number(c.weight),) if weighted else ()
+    return (*cells, Bar(c.p), number(c.log_p), number(c.target), *weight, number(c.term))
+
+
+def _gradients(row: RowTrace) -> Table:
+    lines = [
+        Row(
+            (
+                visible(c.name), number(c.p), number(c.target), number(c.gradient_p),
+                number(c.gradient), Bar(c.gradient), _direction(c.gradient),
+            ),
+            _role(c),
+        )
+        for c in row.classes
+    ]  # fmt: skip
+    if row.rest is not None:
+        rest = row.rest
+        cells = (_rest_name(row), number(rest.p), number(rest.target), "", number(rest.gradient))
+        lines.append(Row((*cells, Bar(rest.gradient), _direction(rest.gradient)), REST))
+    lines.append(Row(("sum", "", "", "", _zero(row.gradient_sum), "", ""), TOTAL))
+    headers = ("class", "p", "target", "∂L/∂p", "∂L/∂x", "", "descent")
+    return Table("What each class feels", headers, tuple(lines), optional=(6, 2))
+
+
+def _zero(total: float) -> str:
+    """A sum that is zero but for rounding, as zero."""
+    return number(0.0) if abs(total) < 1e-12 else number(total)
+
+
+def _direction(gradient: float) -> str:
+    if not math.isfinite(gradient) or gradient == 0:
+        return ""
+    return "raises" if gradient < 0 else "lowers"
+
+
+def _descent(row: RowTrace) -> list[Block]:
+    descent = row.descent
+    if descent is None or not all(math.isfinite(step.loss) for step in descent.steps):
+        return []
+    shown = sorted(
+        range(len(row.classes)), key=lambda n: (-row.classes[n].label, -row.classes[n].p)
+    )
+    shown = sorted(shown[:COLUMNS_OF_DESCENT])
+    hidden = [n for n in range(len(row.classes)) if n not in shown]
+    others = bool(hidden) or row.rest is not None
+    headers = ("step", "loss", *(visible(row.classes[n].name) for n in shown))
+    lines = []
+    for step in descent.steps:
+        cells = [str(step.number), number(step.loss), *(number(step.p[n]) for n in shown)]
+        if others:
+            cells.append(number(step.rest + math.fsum(step.p[n] for n in hidden)))
+        lines.append(Row(tuple(cells)))
+    caption = f"Gradient descent: x ← x − {short(descent.step_size)} · ∂L/∂x, and p after it"
+    return [Table(caption, (*headers, "others") if others else headers, tuple(lines))]
+
+
+def _landmarks(told: Explanation, row: RowTrace) -> list[Block]:
+    lines = [
+        _landmark("this position, without weights", row.cross_entropy),
+        _landmark("an even guess, log C", math.log(told.class_count)),
+        _landmark("entropy of the target: the least possible", row.entropy),
+        _landmark("divergence of p from the target (KL): the rest", row.divergence),
+    ]
+    batch = told.batch
+    if batch.count > 1 and batch.value is not None and batch.reduction == "mean":
+        lines.append(_landmark("the mean that was returned", batch.value))
+    if batch.count > 1 and batch.label_entropy is not None:
+        lines.append(_landmark("always guessing the labels' frequencies", batch.label_entropy))
+    headers = ("landmark", "nats", "bits", "perplexity")
+    return [Heading("How much is that?"), Table("", headers, tuple(lines))]
+
+
+def _landmark(name: str, nats: float) -> Row:
+    perplexity = math.exp(nats) if nats < 700 else math.inf
+    return Row((name, number(nats), number(nats / math.log(2)), number(perplexity)))
+
+
+def _role(c: ClassTrace) -> str:
+    return TARGET if c.label > 0 else PLAIN
+
+
+def _rest_name(row: RowTrace) -> str:
+    return f"{row.rest.classes:,} others" if row.rest else ""

@@ -1,0 +1,107 @@
+"""Blocks in a terminal, through rich; and as plain text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+
+from rich import box
+from rich.bar import Bar as RichBar
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from xent.explanation.blocks import (
+    PLAIN,
+    REST,
+    TARGET,
+    TOTAL,
+    Bar,
+    Block,
+    Cell,
+    Code,
+    Formula,
+    Heading,
+    Paragraph,
+    Table,
+)
+
+STYLES = {TARGET: "green", REST: "dim", TOTAL: "bold", PLAIN: "none"}
+"""The terminal's own colours, which its owner can read on its background."""
+BAR = 12
+NAME = 12
+"""Characters of a name that are left to it in a narrow terminal."""
+
+
+def drawn(blocks: Iterable[Block], width: int) -> Iterator[RenderableType]:
+    """What rich prints, with a line between blocks."""
+    for number, block in enumerate(blocks):
+        if number:
+            yield Text()
+        yield _block(block, width)
+
+
+def as_text(blocks: Iterable[Block], width: int) -> str:
+    """The same as plain text."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        for part in drawn(blocks, width):
+            console.print(part, highlight=False)
+    lines = (line.rstrip() for line in capture.get().splitlines())
+    return "\n".join(lines) + "\n"
+
+
+def _block(block: Block, width: int) -> RenderableType:
+    match block:
+        case Heading(text, level):
+            return Text(text, style="bold underline" if level == 1 else "bold")
+        case Paragraph(text):
+            return Text(text)
+        case Formula(text):
+            return Padding(Text(text, style="cyan"), (0, 0, 0, 4))
+        case Code(text):
+            return Text(text.rstrip(), style="magenta", overflow="fold")
+        case Table():
+            table = _table(block, width)
+            caption = Text(block.caption, style="italic")
+            return Group(caption, table) if block.caption else table
+
+
+def _table(table: Table, width: int) -> RichTable:
+    widths, bars = _widths(table), table.bars()
+    shown = list(range(len(widths)))
+    for n in (*(n for n, bar in enumerate(bars) if bar), *table.optional):
+        if sum(widths[n] + 1 for n in shown) > width:
+            shown.remove(n)
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for n in shown:
+        words = n == 0
+        drawn.add_column(
+            Text(table.headers[n]),
+            justify="left" if words or bars[n] else "right",
+            vertical="bottom",
+            no_wrap=True,
+            min_width=min(widths[n], NAME) if words else widths[n],
+            overflow="ellipsis",
+        )
+    for row in table.rows:
+        drawn.add_row(*(_cell(row.cells[n]) for n in shown), style=STYLES[row.role])
+    return drawn
+
+
+def _widths(table: Table) -> list[int]:
+    """Characters that each column wants."""
+    columns = zip(table.headers, *(row.cells for row in table.rows), strict=True)
+    return [max(map(_width, column)) for column in columns]
+
+
+def _width(cell: Cell) -> int:
+    if isinstance(cell, Bar):
+        return BAR
+    return max((cell_len(line) for line in cell.splitlines()), default=0)
+
+
+def _cell(cell: Cell) -> RenderableType:
+    return Text(cell) if isinstance(cell, str) else RichBar(1, 0, cell.length, width=BAR)
