@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROJECT := pyproject.toml constraints.txt src/xent/__init__.py
 
-.PHONY: help demo plants test lint format bench clean
+.PHONY: help demo plants data test lint format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -13,9 +13,11 @@ help:  ## this list
 demo: $(VENV)/demo  ## train on real digits with torch's loss and with xent's, side by side
 	$(BIN)/xent demo
 
-plants: $(VENV)/examples  ## train on the leaves of Plant Pathology 2020: make plants DATA=DIR
-	$(if $(DATA),,$(error Name the folder with train.csv and images/: make plants DATA=DIR))
+plants: data $(VENV)/examples  ## train on the leaves of Plant Pathology 2020: make plants DATA=DIR
 	$(BIN)/python examples/plant_pathology.py --data '$(DATA)'
+
+data:  # before anything is set up
+	$(if $(DATA),,$(error Name the folder with train.csv and images/: make plants DATA=DIR))
 
 test: $(VENV)/test  ## all tests
 	$(BIN)/python -m pytest --numprocesses auto

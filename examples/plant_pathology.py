@@ -53,8 +53,8 @@ class OneLineErrors(click.Command):
     help="Folder with train.csv and images/.",
 )
 @click.option("--model", type=click.Choice(list(BLOCKS)), default="resnet18")
-@click.option("--epochs", type=click.IntRange(min=1), default=40, help="Passes over the images.")
-@click.option("--batch-size", type=click.IntRange(min=4), default=32, help="Images a step.")
+@click.option("--epochs", type=click.IntRange(min=1), default=30, help="Passes over the images.")
+@click.option("--batch-size", type=click.IntRange(min=4), default=16, help="Images a step.")
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),

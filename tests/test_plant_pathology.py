@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,14 @@ ESCAPE = "\x1b"
 CLASSES = ("healthy", "rust", "scab")
 COLOURS = ((60, 160, 60), (200, 120, 40), (70, 70, 90))
 EACH = 8
+
+
+@pytest.fixture(autouse=True)
+def _quiet_backend(monkeypatch) -> Iterator[None]:
+    """Kernels that are compiled for the first time say so on stderr."""
+    monkeypatch.setenv("XENT_BACKEND", "torch")  # of the programs that are started
+    with xent.backend("torch"):
+        yield
 
 
 @pytest.fixture(autouse=True)
