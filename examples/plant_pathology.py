@@ -27,7 +27,7 @@ Examples:
   python examples/plant_pathology.py --data DIR
   python examples/plant_pathology.py --data DIR --checkpoint plants.pt
   python examples/plant_pathology.py --data DIR --checkpoint plants.pt --resume
-  python examples/plant_pathology.py --data DIR --model resnet34 --size 128 --epochs 60
+  python examples/plant_pathology.py --data DIR --model resnet34 --size 128
   python examples/plant_pathology.py --data DIR --json > run.json
 """
 
@@ -53,8 +53,8 @@ class OneLineErrors(click.Command):
     help="Folder with train.csv and images/.",
 )
 @click.option("--model", type=click.Choice(list(BLOCKS)), default="resnet18")
-@click.option("--epochs", type=click.IntRange(min=1), default=30, help="Passes over the images.")
-@click.option("--batch-size", type=click.IntRange(min=4), default=16, help="Images a step.")
+@click.option("--epochs", type=click.IntRange(min=1), default=80, help="Passes over the images.")
+@click.option("--batch-size", type=click.IntRange(min=4), default=32, help="Images a step.")
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),

@@ -15,9 +15,8 @@ import xent
 from plants_data import BadInput, Labels
 from resnet import resnet
 
-LEARNING_RATE = 0.03
-MOMENTUM = 0.9
-WEIGHT_DECAY = 1e-3
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.05
 WARM_UP = 0.3
 """Share of the steps in which the rate rises; a fourth of 4, one step, OneCycleLR divides by 0."""
 SHIFT = 1 / 12
@@ -164,12 +163,8 @@ class Training:
         self.images, self.labels, self.split, self.settings = images, labels, split, settings
         self.model = resnet(settings.model, labels.shape[1])
         self.criterion = xent.DenseCrossEntropy()
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            LEARNING_RATE,
-            momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY,
-            nesterov=True,
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
         )
         self.batches = math.ceil(len(split.train) / settings.batch_size)
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(

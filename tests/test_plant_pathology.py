@@ -104,6 +104,19 @@ def test_parameters_are_the_papers_but_for_stem_and_head(model, published, class
     assert count == published - stem - head
 
 
+def test_parameters_of_the_default_models(monkeypatch) -> None:
+    monkeypatch.undo()
+    counts = {}
+    for name in resnet.BLOCKS:
+        with torch.device("meta"):
+            counts[name] = sum(p.numel() for p in resnet.resnet(name, 4).parameters())
+    # Half the width: a fourth of the convolutions but the stem's, half of the batch norms, 256 → 4.
+    assert counts == {
+        "resnet18": 11_157_504 // 4 + 3 * 32 * 9 + 9_600 // 2 + 257 * 4,
+        "resnet34": 21_258_240 // 4 + 3 * 32 * 9 + 17_024 // 2 + 257 * 4,
+    }
+
+
 def test_a_model_gives_one_logit_per_class() -> None:
     assert resnet.resnet("resnet34", 5)(torch.randn(2, 3, 24, 40)).shape == (2, 5)
 
