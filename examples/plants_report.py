@@ -135,16 +135,21 @@ def _heading(place: int, entry: dict[str, Any], path: str) -> str:
 
 
 def page_text(document: dict[str, Any]) -> str:
-    """What the terminal showed in the run of this document, for a page."""
+    """What the terminal showed in the run of this document, in the length of a page.
+
+    Of the epochs the first and every tenth, of the explanations the first.
+    """
     terminal = Console(file=io.StringIO(), width=88, highlight=False, color_system=None)
     for epoch in document["epochs"]:
-        terminal.print(epoch_line(Epoch(**epoch), document["settings"]["epochs"]))
+        if epoch["epoch"] == 1 or epoch["epoch"] % 10 == 0:
+            terminal.print(epoch_line(Epoch(**epoch), document["settings"]["epochs"]))
     kept = document["validation"]
     classes = tuple(ClassResult(**row) for row in kept["classes"])
     draw_result(terminal, Result(kept["loss"], kept["accuracy"], classes))
     for place, entry in enumerate(document["worst"], start=1):
         terminal.print(Text("\n" + _heading(place, entry, f"DIR/{entry['path']}")))
-        terminal.print(Text(entry["text"]))
+        if place == 1:
+            terminal.print(Text(entry["text"]))
     file = terminal.file
     assert isinstance(file, io.StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
