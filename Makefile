@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROJECT := pyproject.toml constraints.txt src/xent/__init__.py
 
-.PHONY: help demo plants data test lint format bench clean
+.PHONY: help demo plants data test lint format bench docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -36,6 +36,9 @@ bench: $(VENV)/bench  ## measure exactness, speed and memory, and fill the table
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/xent bench --output benchmarks/results/speed.json --plots docs/images
 	$(BIN)/python benchmarks/tables.py
+
+docs: $(VENV)/test  ## write the pages and the picture that come from explanations
+	$(BIN)/python scripts/write_answers.py
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

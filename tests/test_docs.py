@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.extend([str(ROOT / "benchmarks"), str(ROOT / "scripts")])
 
-import tables  # noqa: E402  # the folder of the benchmarks is no package
+import tables  # noqa: E402  # the folders of benchmarks and scripts are no packages
+import write_answers  # noqa: E402
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
@@ -29,6 +30,23 @@ def test_tables_are_the_committed_results(page) -> None:
 def test_links_between_pages_lead_somewhere(page) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("path", write_answers.pages(), ids=lambda path: path.name)
+def test_pages_of_questions_say_what_the_library_answers(path) -> None:
+    assert path.read_text() == write_answers.pages()[path]
+
+
+def test_no_page_of_a_question_is_left_over() -> None:
+    assert set((ROOT / "docs" / "why").iterdir()) == set(write_answers.pages())
+
+
+@pytest.mark.parametrize("path", write_answers.pages(), ids=lambda path: path.name)
+def test_the_python_of_a_question_runs(path) -> None:
+    for code in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
+        space: dict[str, object] = {}
+        exec(code, space)
+        assert "result" in space
 
 
 def test_every_loss_has_its_page_and_its_file() -> None:

@@ -19,6 +19,8 @@ import xent
 PAIRS = [
     (xent.cross_entropy, F.cross_entropy),
     (xent.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits),
+    (xent.explain, F.cross_entropy),
+    (xent.explain_binary, F.binary_cross_entropy_with_logits),
     (xent.CrossEntropyLoss.__init__, torch.nn.CrossEntropyLoss.__init__),
     (xent.BCEWithLogitsLoss.__init__, torch.nn.BCEWithLogitsLoss.__init__),
 ]
@@ -38,6 +40,7 @@ def test_exported_names() -> None:
         "CrossEntropyLoss",
         "DenseCrossEntropy",
         "DenseCrossEntropyLoss",
+        "Explanation",
         "RowStatistics",
         "__version__",
         "backend",
@@ -45,6 +48,8 @@ def test_exported_names() -> None:
         "cross_entropy",
         "dense_cross_entropy",
         "empty_cache",
+        "explain",
+        "explain_binary",
         "explain_dispatch",
         "functional",
         "nn",

@@ -11,14 +11,18 @@ import click
 from xent import __version__
 from xent.cli.bench import bench
 from xent.cli.demo import demo
+from xent.cli.explain import explain
 from xent.cli.warmup import warmup
+from xent.cli.why import why
 
 EXAMPLES = """\b
 Examples:
+  xent explain --probs 0.1,0.7,0.2 --target 0
+                                  a loss and its gradient, number by number
+  xent why negatives              why the wrong classes lose probability
   xent demo                       torch's loss and xent's on real digits
   xent demo --epochs 5 --seed 7   a shorter training, another split and start
   xent demo --json > demo.json    everything that was measured
-  xent demo --help                all options
   xent bench --quick              does the benchmark run here?
   xent bench --case 4096x32000    one shape, beside torch and JAX
   xent bench -o a.json --plots b  all shapes: minutes, with figures and plots
@@ -58,11 +62,13 @@ class OneLineErrors(click.Group):
 @click.version_option(__version__, prog_name="xent")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Cross-entropy for PyTorch, closer to the mathematics than torch's own."""
+    """Cross-entropy for PyTorch: exact, fast, and able to explain itself."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
+main.add_command(explain)
+main.add_command(why)
 main.add_command(demo)
 main.add_command(warmup)
 main.add_command(bench)

@@ -42,14 +42,19 @@ class Code:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of this share of its column, below zero another colour; left out where it can't be."""
+    """A bar between zero and a value in [−1, 1]; left out where it can't be drawn."""
 
     value: float
+    signed: bool = False
+    """Zero is in the middle of the column, not at its left end."""
 
     @property
-    def length(self) -> float:
-        """In [0, 1]."""
-        return min(abs(self.value), 1.0) if math.isfinite(self.value) else 0.0
+    def span(self) -> tuple[float, float]:
+        """Where it begins and ends, in [0, 1] of the column."""
+        value = min(max(self.value, -1.0), 1.0) if math.isfinite(self.value) else 0.0
+        if not self.signed:
+            return 0.0, max(value, 0.0)
+        return min(0.5, 0.5 + value / 2), max(0.5, 0.5 + value / 2)
 
 
 Cell = str | Bar

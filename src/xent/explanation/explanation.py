@@ -20,6 +20,15 @@ class Explanation(Drawn):
 
     ``print`` it, let a notebook show it, or write it as text, Markdown, HTML, JSON or Python;
     ``why(question)`` answers in words with its numbers. Losses are in nats.
+
+    Example:
+        >>> import xent
+        >>> told = xent.explain([[2.0, 1.0, 0.0]], [0], class_names=["cat", "dog", "bird"])
+        >>> cat = told.row.classes[0]
+        >>> cat.name, round(cat.p, 4), round(cat.gradient, 4)
+        ('cat', 0.6652, -0.3348)
+        >>> print(told.to_text().splitlines()[0])
+        Cross-entropy over 3 classes: the label is cat
     """
 
     kind: str
@@ -42,7 +51,7 @@ class Explanation(Drawn):
         return report(self)
 
     def why(self, question: str) -> Answer:
-        """Answers one of ``xent.questions()`` with the numbers of this explanation.
+        """Answers one of ``xent.explanation.QUESTIONS`` with the numbers of this explanation.
 
         Raises:
             ValueError: a question that is not among them, or one about a row without a row.

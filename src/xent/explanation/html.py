@@ -28,7 +28,7 @@ STYLE = """
 .xent .wide{overflow-x:auto}
 .xent table{border-collapse:collapse;color:inherit;background:none;margin:.4em 0;font-size:.93em;
  font-variant-numeric:tabular-nums}
-.xent caption{text-align:left;font-style:italic;padding:.2em 0;color:inherit}
+.xent caption{text-align:left;white-space:nowrap;font-style:italic;padding:.2em 0;color:inherit}
 .xent th,.xent td{padding:.15em .6em;text-align:right;border:0;background:none;color:inherit;
  white-space:nowrap}
 .xent th:first-child,.xent td:first-child{text-align:left}
@@ -38,9 +38,11 @@ STYLE = """
  background:color-mix(in srgb,#2a9d5c 18%,transparent)}
 .xent tr.rest{opacity:.75}
 .xent tbody th{font-weight:inherit}
-.xent .bar{display:inline-block;width:7em;height:.8em;position:relative;
- border-left:1px solid currentColor}
-.xent .bar i{position:absolute;left:0;top:0;bottom:0;background:#4c8dd6}
+.xent .bar{display:inline-block;width:7em;height:.8em;position:relative}
+.xent .bar::before{content:"";position:absolute;left:0;top:-.2em;bottom:-.2em;
+ border-left:1px solid currentColor;opacity:.6}
+.xent .bar.signed::before{left:50%}
+.xent .bar i{position:absolute;top:0;bottom:0;background:#4c8dd6}
 .xent .bar i.down{background:#d9822b}
 """
 _BREAK = "\n"
@@ -99,10 +101,10 @@ def _row(row: Row) -> str:
 def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return escape(cell)
-    if not cell.length:
-        return ""
+    begin, end = cell.span
     kind = ' class="down"' if cell.value < 0 else ""
+    zero = " signed" if cell.signed else ""
     return (
-        f'<span class="bar" aria-hidden="true"><i{kind} '
-        f'style="width:{100 * cell.length:.1f}%"></i></span>'
+        f'<span class="bar{zero}" aria-hidden="true"><i{kind} '
+        f'style="left:{100 * begin:.1f}%;width:{100 * (end - begin):.1f}%"></i></span>'
     )

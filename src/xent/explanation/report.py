@@ -51,7 +51,7 @@ def report(told: Explanation) -> tuple[Block, ...]:
     parts += of_batch(told)
     if row is not None and not row.ignored:
         parts += _landmarks(told, row)
-    questions = " ".join(QUESTIONS)
+    questions = ", ".join(QUESTIONS)
     parts.append(
         Paragraph(f'Ask on: .why("gradient"), or xent why gradient. Questions: {questions}.')
     )
@@ -125,7 +125,7 @@ def _gradients(row: RowTrace) -> Table:
         Row(
             (
                 visible(c.name), number(c.p), number(c.target), number(c.gradient_p),
-                number(c.gradient), Bar(c.gradient), _direction(c.gradient),
+                number(c.gradient), Bar(c.gradient, signed=True), _direction(c.gradient),
             ),
             _role(c),
         )
@@ -134,7 +134,9 @@ def _gradients(row: RowTrace) -> Table:
     if row.rest is not None:
         rest = row.rest
         cells = (_rest_name(row), number(rest.p), number(rest.target), "", number(rest.gradient))
-        lines.append(Row((*cells, Bar(rest.gradient), _direction(rest.gradient)), REST))
+        lines.append(
+            Row((*cells, Bar(rest.gradient, signed=True), _direction(rest.gradient)), REST)
+        )
     lines.append(Row(("sum", "", "", "", _zero(row.gradient_sum), "", ""), TOTAL))
     headers = ("class", "p", "target", "∂L/∂p", "∂L/∂x", "", "descent")
     return Table("What each class feels", headers, tuple(lines), optional=(6, 2))

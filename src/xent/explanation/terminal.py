@@ -30,7 +30,10 @@ from xent.explanation.blocks import (
 
 STYLES = {TARGET: "green", REST: "dim", TOTAL: "bold", PLAIN: "none"}
 """The terminal's own colours, which its owner can read on its background."""
+POSITIVE, NEGATIVE = "blue", "yellow"
 BAR = 12
+GAP = 2
+"""Characters between columns."""
 NAME = 12
 """Characters of a name that are left to it in a narrow terminal."""
 
@@ -60,7 +63,7 @@ def _block(block: Block, width: int) -> RenderableType:
         case Paragraph(text):
             return Text(text)
         case Formula(text):
-            return Padding(Text(text, style="cyan"), (0, 0, 0, 4))
+            return Padding(Text(text, style="cyan"), (0, 0, 0, 4), expand=False)
         case Code(text):
             return Text(text.rstrip(), style="magenta", overflow="fold")
         case Table():
@@ -71,24 +74,38 @@ def _block(block: Block, width: int) -> RenderableType:
 
 def _table(table: Table, width: int) -> RichTable:
     widths, bars = _widths(table), table.bars()
-    shown = list(range(len(widths)))
-    for n in (*(n for n, bar in enumerate(bars) if bar), *table.optional):
-        if sum(widths[n] + 1 for n in shown) > width:
-            shown.remove(n)
+    shown = _shown(table, widths, bars, width)
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for n in shown:
         words = n == 0
+        room = width - sum(widths[n] + GAP for n in shown[1:]) if words else widths[n]
         drawn.add_column(
             Text(table.headers[n]),
             justify="left" if words or bars[n] else "right",
             vertical="bottom",
             no_wrap=True,
-            min_width=min(widths[n], NAME) if words else widths[n],
+            width=min(widths[n], max(room, NAME)),
             overflow="ellipsis",
         )
     for row in table.rows:
         drawn.add_row(*(_cell(row.cells[n]) for n in shown), style=STYLES[row.role])
     return drawn
+
+
+def _shown(table: Table, widths: list[int], bars: list[bool], width: int) -> list[int]:
+    """The columns there is room for; names are cut short before numbers are left out."""
+    shown = list(range(len(widths)))
+
+    def excess(name: int) -> int:
+        return name + sum(widths[n] + GAP for n in shown[1:]) - width
+
+    for n in [n for n, bar in enumerate(bars) if bar]:
+        if excess(widths[0]) > 0:
+            shown.remove(n)
+    for n in table.optional:
+        if excess(min(widths[0], NAME)) > 0:
+            shown.remove(n)
+    return shown
 
 
 def _widths(table: Table) -> list[int]:
@@ -104,4 +121,6 @@ def _width(cell: Cell) -> int:
 
 
 def _cell(cell: Cell) -> RenderableType:
-    return Text(cell) if isinstance(cell, str) else RichBar(1, 0, cell.length, width=BAR)
+    if isinstance(cell, str):
+        return Text(cell)
+    return RichBar(1, *cell.span, width=BAR, color=NEGATIVE if cell.value < 0 else POSITIVE)

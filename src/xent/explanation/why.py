@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xent.explanation.explanation import Explanation
 
 ANSWERS: dict[str, tuple[str, Callable[..., Answer]]] = {
+    "dense": ("What does DenseCrossEntropy do, line by line?", labels.dense),
     "multiply": ("Why multiply log-softmax by the labels?", labels.multiply),
     "sum": ("Why sum over the last axis, sum(-1)?", labels.over_classes),
     "negatives": (

@@ -78,7 +78,7 @@ def first_lanes(_typing: Any, array: Any, count: Any) -> Any:
     """A mask of the first ``count`` lanes of a narrow vector for this array."""
     lanes = narrow(array.dtype)
     mask = Lanes(types.boolean, lanes.count)
-    return mask(array, count), lambda _context, builder, _sig, args: _first(
+    return mask(array, count), lambda _context, builder, _sig, args: first_mask(
         builder, lanes.count, args[1]
     )
 
@@ -90,62 +90,12 @@ def load_flags(_typing: Any, array: Any, offset: Any, count: Any, like: Any) -> 
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         memory = ir.VectorType(ir.IntType(8), like.count)
-        pointer = _pointer(context, builder, array, args[0], args[1], memory)
-        mask = _first(builder, like.count, args[2])
-        flags = _masked_load(builder, memory, pointer, mask)
+        pointer = pointer_to(context, builder, array, args[0], args[1], memory)
+        mask = first_mask(builder, like.count, args[2])
+        flags = masked_load(builder, memory, pointer, mask)
         return builder.trunc(flags, lanes.llvm())
 
     return lanes(array, offset, count, like), codegen
-
-
-@intrinsic
-def gather(
-    _typing: Any, array: Any, offset: Any, stride: Any, index: Any, first: Any, count: Any
-) -> Any:
-    """``array[offset + lane + stride·index[first + lane]]``; lanes from ``count`` on are 0."""
-    lanes = wide(array.dtype)
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        memory = _memory_type(array, lanes)
-        mask = _first(builder, lanes.count, args[5])
-        pointers = _pointers(context, builder, array, index, args, mask, memory)
-        return _widened(builder, _gathered(builder, memory, pointers, mask), lanes)
-
-    return lanes(array, offset, stride, index, first, count), codegen
-
-
-@intrinsic
-def look_up(_typing: Any, table: Any, index: Any, first: Any, count: Any) -> Any:
-    """``table[index[first + lane]]``; lanes from ``count`` on are 0."""
-    lanes = wide(table.dtype)
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        memory = _memory_type(table, lanes)
-        mask = _first(builder, lanes.count, args[3])
-        place = (args[0], I64(0), I64(1), args[1], args[2])
-        pointers = _pointers(context, builder, table, index, place, mask, memory, apart=0)
-        return _widened(builder, _gathered(builder, memory, pointers, mask), lanes)
-
-    return lanes(table, index, first, count), codegen
-
-
-@intrinsic
-def scatter(
-    _typing: Any, array: Any, offset: Any, stride: Any, index: Any, first: Any, count: Any,
-    value: Any,
-) -> Any:  # fmt: skip
-    """Writes lanes to where ``gather`` reads them."""
-
-    def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        memory = _memory_type(array, value)
-        mask = _first(builder, value.count, args[5])
-        pointers = _pointers(context, builder, array, index, args, mask, memory)
-        name = f"llvm.masked.scatter.{suffix(memory)}.v{value.count}p0"
-        stored = _narrowed(builder, args[6], memory)
-        call(builder, name, ir.VoidType(), stored, pointers, I32(1), mask)
-        return context.get_dummy_value()
-
-    return types.void(array, offset, stride, index, first, count, value), codegen
 
 
 @intrinsic
@@ -156,9 +106,9 @@ def read(_typing: Any, array: Any, offset: Any) -> Any:
     lanes = Lanes(computed(array.dtype), 1)
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        memory = _memory_type(array, lanes)
-        pointer = _pointer(context, builder, array, args[0], args[1], memory)
-        one = _widened(builder, builder.load(pointer, align=1), lanes)
+        memory = memory_type(array, lanes)
+        pointer = pointer_to(context, builder, array, args[0], args[1], memory)
+        one = widened(builder, builder.load(pointer, align=1), lanes)
         number = builder.extract_element(one, I32(0))
         return context.cast(builder, number, lanes.element, types.float64)
 
@@ -171,12 +121,12 @@ def write(_typing: Any, array: Any, offset: Any, number: Any) -> Any:
     lanes = Lanes(computed(array.dtype), 1)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        memory = _memory_type(array, lanes)
+        memory = memory_type(array, lanes)
         one = splat(
             builder, lanes.llvm(), context.cast(builder, args[2], sig.args[2], lanes.element)
         )
-        pointer = _pointer(context, builder, array, args[0], args[1], memory)
-        builder.store(_narrowed(builder, one, memory), pointer, align=1)
+        pointer = pointer_to(context, builder, array, args[0], args[1], memory)
+        builder.store(narrowed(builder, one, memory), pointer, align=1)
         return context.get_dummy_value()
 
     return types.void(array, offset, number), codegen
@@ -185,12 +135,12 @@ def write(_typing: Any, array: Any, offset: Any, number: Any) -> Any:
 def _load_some(lanes: Lanes, array: Any, offset: Any, count: Any, fill: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         filled = context.cast(builder, args[3], sig.args[3], lanes.element)
-        mask = _first(builder, lanes.count, args[2])
-        memory = _memory_type(array, lanes)
-        pointer = _pointer(context, builder, array, args[0], args[1], memory)
-        raw = _masked_load(builder, memory, pointer, mask)
+        mask = first_mask(builder, lanes.count, args[2])
+        memory = memory_type(array, lanes)
+        pointer = pointer_to(context, builder, array, args[0], args[1], memory)
+        raw = masked_load(builder, memory, pointer, mask)
         return builder.select(
-            mask, _widened(builder, raw, lanes), splat(builder, lanes.llvm(), filled)
+            mask, widened(builder, raw, lanes), splat(builder, lanes.llvm(), filled)
         )
 
     return lanes(array, offset, count, fill), codegen
@@ -201,9 +151,9 @@ def store(_typing: Any, array: Any, offset: Any, value: Any) -> Any:
     """Writes all lanes from this offset on."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        memory = _memory_type(array, value)
-        pointer = _pointer(context, builder, array, args[0], args[1], memory)
-        builder.store(_narrowed(builder, args[2], memory), pointer, align=1)
+        memory = memory_type(array, value)
+        pointer = pointer_to(context, builder, array, args[0], args[1], memory)
+        builder.store(narrowed(builder, args[2], memory), pointer, align=1)
         return context.get_dummy_value()
 
     return types.void(array, offset, value), codegen
@@ -214,15 +164,15 @@ def store_some(_typing: Any, array: Any, offset: Any, count: Any, value: Any) ->
     """Writes the first ``count`` lanes, of a narrow or of a wide vector."""
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        memory = _memory_type(array, value)
+        memory = memory_type(array, value)
         call(
             builder,
             f"llvm.masked.store.{suffix(memory)}.p0",
             ir.VoidType(),
-            _narrowed(builder, args[3], memory),
-            _pointer(context, builder, array, args[0], args[1], memory),
+            narrowed(builder, args[3], memory),
+            pointer_to(context, builder, array, args[0], args[1], memory),
             I32(1),
-            _first(builder, value.count, args[2]),
+            first_mask(builder, value.count, args[2]),
         )
         return context.get_dummy_value()
 
@@ -235,8 +185,8 @@ def prefetch(_typing: Any, array: Any, offset: Any) -> Any:
 
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
         lanes = wide(array.dtype)
-        memory = _memory_type(array, lanes)
-        pointer = _pointer(context, builder, array, args[0], args[1], memory)
+        memory = memory_type(array, lanes)
+        pointer = pointer_to(context, builder, array, args[0], args[1], memory)
         line = builder.bitcast(pointer, ir.IntType(8).as_pointer())
         for start in range(0, lanes.count * array.dtype.bitwidth // 8, 64):
             at = builder.gep(line, [I32(start)])
@@ -248,56 +198,32 @@ def prefetch(_typing: Any, array: Any, offset: Any) -> Any:
 
 def _load(lanes: Lanes, array: Any, offset: Any) -> Any:
     def codegen(context: Any, builder: Any, _sig: Any, args: Any) -> Any:
-        memory = _memory_type(array, lanes)
-        pointer = _pointer(context, builder, array, args[0], args[1], memory)
-        return _widened(builder, builder.load(pointer, align=1), lanes)
+        memory = memory_type(array, lanes)
+        pointer = pointer_to(context, builder, array, args[0], args[1], memory)
+        return widened(builder, builder.load(pointer, align=1), lanes)
 
     return lanes(array, offset), codegen
 
 
-def _masked_load(builder: Any, memory: ir.VectorType, pointer: Any, mask: Any) -> Any:
+def masked_load(builder: Any, memory: ir.VectorType, pointer: Any, mask: Any) -> Any:
+    """A vector of memory; lanes that are not in the mask are 0, and not read."""
     name = f"llvm.masked.load.{suffix(memory)}.p0"
     return call(builder, name, memory, pointer, I32(1), mask, ir.Constant(memory, None))
 
 
-def _gathered(builder: Any, memory: ir.VectorType, pointers: Any, mask: Any) -> Any:
-    name = f"llvm.masked.gather.{suffix(memory)}.v{memory.count}p0"
-    return call(builder, name, memory, pointers, I32(1), mask, ir.Constant(memory, None))
-
-
-def _pointers(
-    context: Any, builder: Any, kind: Any, index: Any, args: Any, mask: Any, memory: Any,
-    apart: int = 1,
-) -> Any:  # fmt: skip
-    """One address per lane, ``apart`` elements from the last one for the same index.
-
-    ``args`` begins with array, offset, stride, index array and its first element.
-    """
-    array, offset, stride, indices, first = args[:5]
-    whole = ir.VectorType(I64, memory.count)
-    labels = _masked_load(
-        builder, whole, _pointer(context, builder, index, indices, first, whole), mask
-    )
-    lane = ir.Constant(whole, [I64(k * apart) for k in range(memory.count)])
-    steps = builder.add(builder.mul(labels, splat(builder, whole, stride)), lane)
-    base = builder.ptrtoint(_pointer(context, builder, kind, array, offset, memory), I64)
-    size = kind.dtype.bitwidth // 8
-    bytes_ = builder.mul(steps, splat(builder, whole, size))
-    addresses = builder.add(splat(builder, whole, base), bytes_)
-    return builder.inttoptr(addresses, ir.VectorType(ir.PointerType(), memory.count))
-
-
-def _memory_type(array: Any, lanes: Lanes) -> ir.VectorType:
+def memory_type(array: Any, lanes: Lanes) -> ir.VectorType:
+    """So many elements of an array, as they lie in memory."""
     return ir.VectorType(_IN_MEMORY[array.dtype], lanes.count)
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, offset: Any, memory: Any) -> Any:
+def pointer_to(context: Any, builder: Any, kind: Any, array: Any, offset: Any, memory: Any) -> Any:
+    """The address of an array's element, for a vector of this type."""
     data = make_array(kind)(context, builder, array).data
     typed = builder.bitcast(data, memory.element.as_pointer())
     return builder.bitcast(builder.gep(typed, [offset]), memory.as_pointer())
 
 
-def _first(builder: Any, lanes: int, count: Any) -> Any:
+def first_mask(builder: Any, lanes: int, count: Any) -> Any:
     """A mask of the first ``count`` lanes."""
     all_ = ir.Constant(count.type, lanes)  # more than all would not fit 32 bits
     count = builder.select(builder.icmp_signed("<", count, all_), count, all_)
@@ -307,7 +233,7 @@ def _first(builder: Any, lanes: int, count: Any) -> Any:
     return builder.icmp_signed("<", order, limit)
 
 
-def _widened(builder: Any, raw: Any, lanes: Lanes) -> Any:
+def widened(builder: Any, raw: Any, lanes: Lanes) -> Any:
     """What was in memory, as it is computed with."""
     vector = lanes.llvm()
     if raw.type.element == I16:  # bfloat16 is the upper half of a float32
@@ -317,7 +243,7 @@ def _widened(builder: Any, raw: Any, lanes: Lanes) -> Any:
     return raw if raw.type == vector else builder.fpext(raw, vector)
 
 
-def _narrowed(builder: Any, value: Any, memory: ir.VectorType) -> Any:
+def narrowed(builder: Any, value: Any, memory: ir.VectorType) -> Any:
     """What was computed, as it is stored: to the nearest, ties to even."""
     if memory.element != I16:
         return value if value.type == memory else builder.fptrunc(value, memory)

@@ -16,9 +16,10 @@ import numpy as np
 
 from xent.backends.numba.access import memory_at, read
 from xent.backends.numba.compilation import given, kernel, or_zero
+from xent.backends.numba.folds import first_lane
 from xent.backends.numba.functions import log1p
 from xent.backends.numba.labels import check_label
-from xent.backends.numba.lanes import filled_narrow, first_lane
+from xent.backends.numba.lanes import filled_narrow
 from xent.backends.numba.row_gradients import write_gradient, write_zeros
 from xent.backends.numba.row_sums import costs, softmax_sums
 

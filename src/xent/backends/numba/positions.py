@@ -13,21 +13,20 @@ from typing import Any
 import numpy as np
 
 from xent.backends.numba.access import (
-    gather,
     load,
     load_flags,
     load_part,
-    look_up,
     prefetch,
     read,
-    scatter,
     store,
     store_some,
 )
 from xent.backends.numba.compilation import given, kernel
+from xent.backends.numba.folds import any_lane
 from xent.backends.numba.functions import exp, log1p
+from xent.backends.numba.gathers import gather, look_up, scatter
 from xent.backends.numba.labels import check_labels
-from xent.backends.numba.lanes import any_lane, filled, larger, where, wide_count
+from xent.backends.numba.lanes import filled, larger, where, wide_count
 
 BLOCK = 32  # classes that are summed before their sum is added: shorter sums round less
 

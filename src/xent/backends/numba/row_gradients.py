@@ -16,8 +16,9 @@ import numpy as np
 
 from xent.backends.numba.access import load, load_some, read, store, store_some, write
 from xent.backends.numba.compilation import kernel
+from xent.backends.numba.folds import first_lane
 from xent.backends.numba.functions import exp
-from xent.backends.numba.lanes import filled_narrow, first_lane, narrow_count, where, wide_count
+from xent.backends.numba.lanes import filled_narrow, narrow_count, where, wide_count
 from xent.backends.numba.row_sums import load_mass, load_some_mass, mass_sums
 
 

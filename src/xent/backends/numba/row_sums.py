@@ -19,22 +19,17 @@ import numpy as np
 
 from xent.backends.numba.access import first_lanes, load, load_some, prefetch, store_some
 from xent.backends.numba.compilation import kernel
-from xent.backends.numba.functions import exp, log1p
-from xent.backends.numba.lanes import (
+from xent.backends.numba.folds import (
     any_lane,
-    filled,
-    filled_narrow,
     first_lane,
     folded_larger,
     folded_sum,
     lanes_set,
-    larger,
     largest_across,
-    narrow_count,
     sum_across,
-    where,
-    wide_count,
 )
+from xent.backends.numba.functions import exp, log1p
+from xent.backends.numba.lanes import filled, filled_narrow, larger, narrow_count, where, wide_count
 
 BLOCK = 2048  # elements: 8 KiB of float32, a sixth of a usual first cache
 AHEAD = 2048  # elements: the block after this one

@@ -20,10 +20,58 @@ from xent.explanation.blocks import (
     visible,
 )
 from xent.explanation.code import IMPORTS, row_lines
+from xent.explanation.reduced import value_formula
 from xent.explanation.row import trace_row
 
 if TYPE_CHECKING:
     from xent.explanation.explanation import Explanation
+
+
+def dense(told: Explanation, question: str, title: str) -> Answer:
+    """The module of the Kaggle kernels, one line after another."""
+    case, say = case_of(told), Quotes()
+    classes = case.row.classes
+    logs = say.vector("log p", (c.log_p for c in classes))
+    products = say.vector("product", (_product(c.label, -c.log_p) for c in classes))
+    many = told.batch.count > 1
+    where = f" Of the {say('positions', told.batch.count)} rows this is row " if many else ""
+    where += f"{case.row.position[0]}:" if many else " Here:"
+    body: list[Block] = [
+        Paragraph(
+            "It is given logits and labels of one shape, a row per example and a column per class, "
+            f"and turns them into one number in four steps.{where} logits "
+            f"{say.vector('logit', (c.logit for c in classes))}, labels "
+            f"{say.vector('label', (c.label for c in classes))}."
+        ),
+        Formula("logprobs = log_softmax(x, dim=-1)"),
+        Paragraph(
+            "How likely each class is to the model, as a logarithm; each row of probabilities sums "
+            f"to 1. Here {logs}."
+        ),
+        Formula("loss = -logprobs * target"),
+        Paragraph(
+            f"−log p is the surprise; the label weighs it: {products}. Still one number per class. "
+            '(Ask "multiply".)'
+        ),
+        Formula("loss = loss.sum(-1)"),
+        Paragraph(
+            f"Over the classes, the last axis: {say('loss', _total(case))} nats for this example. "
+            'One number per row. (Ask "sum".)'
+        ),
+        Formula("return loss.mean()"),
+        Paragraph(
+            f"Over the examples: {value_formula(told.batch)}. With labels that are 1 at one class "
+            "and 0 elsewhere, that is CrossEntropyLoss with the index of the class; with mixtures, "
+            "such as mixup makes, it is CrossEntropyLoss with probabilities."
+        ),
+        Code(
+            f"{IMPORTS}\n{row_lines(case.source, weight=False)}\n"
+            "logprobs = F.log_softmax(logits, dim=-1)\n"
+            "loss = -logprobs * label\n"
+            "result = loss.sum(-1)"
+        ),
+    ]
+    return Answer(question, title, tuple(body), say.numbers)
 
 
 def multiply(told: Explanation, question: str, title: str) -> Answer:

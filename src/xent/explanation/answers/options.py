@@ -18,6 +18,7 @@ from xent.explanation.blocks import (
     Paragraph,
     Row,
     Table,
+    counted,
     number,
     visible,
 )
@@ -132,8 +133,9 @@ def ignore(told: Explanation, question: str, title: str) -> Answer:
         ),
         Formula("mean = Σ losses of the others / what the others add to the denominator"),
         Paragraph(
-            f"Here {say('ignored', batch.ignored)} of {say('positions', batch.count)} are ignored "
-            f"and {say('counting', counting)} count: {value_formula(batch)}."
+            f"Here, of {counted(batch.count, 'position')}, ignored: "
+            f"{say('ignored', batch.ignored)}; counted: {say('counting', counting)}. So "
+            f"{value_formula(batch)}."
         ),
     ]
     here = next(p for p in batch.positions if p.position == case.row.position)
@@ -170,7 +172,7 @@ def mean(told: Explanation, question: str, title: str) -> Answer:
     counting = batch.count - batch.ignored
     body: list[Block] = [
         Paragraph(
-            "reduction='mean' adds the losses of all positions and divides once. By what depends: "
+            "reduction='mean' adds the losses of all positions and divides once. By what, depends: "
             "for class indices, by the sum of the labels' weights, which without weights is the "
             "number of labels not ignored; for probabilities, by the number of positions."
         ),
