@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROJECT := pyproject.toml constraints.txt src/xent/__init__.py
 
-.PHONY: help demo test lint format bench docs screenshots clean
+.PHONY: help demo plants data test lint format bench docs screenshots clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 demo: $(VENV)/demo  ## train on real digits with torch's loss and with xent's, side by side
 	$(BIN)/xent demo
+
+plants: data $(VENV)/examples  ## train on the leaves of Plant Pathology 2020: make plants DATA=DIR
+	$(BIN)/python examples/plant_pathology.py --data '$(DATA)'
+
+data:  # before anything is set up
+	$(if $(DATA),,$(error Name the folder with train.csv and images/: make plants DATA=DIR))
 
 test: $(VENV)/test  ## all tests
 	@scripts/find-browser >/dev/null
@@ -49,6 +55,6 @@ $(VENV)/torch: constraints.txt
 	$(INSTALL) torch
 	@touch $@
 
-$(VENV)/demo $(VENV)/bench $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/torch $(PROJECT)
+$(VENV)/demo $(VENV)/examples $(VENV)/bench $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/torch $(PROJECT)
 	$(INSTALL) --editable '.[$*]'
 	@touch $@

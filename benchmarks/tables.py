@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from xent.benchmark.trace import Report
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = RESULTS.parent.parent
-PAGES = ("README.md", "docs/exactness.md", "docs/speed.md")
+sys.path.append(str(ROOT / "examples"))
+PAGES = ("README.md", "docs/exactness.md", "docs/plant_pathology.md", "docs/speed.md")
 
 
 def main() -> None:
@@ -50,6 +52,18 @@ def exactness(result: dict[str, Any]) -> str:
     return markdown(Cells(header, lines, words=0), below)
 
 
+def plants(result: dict[str, Any]) -> str:
+    """What a training on leaves printed, and its machine below."""
+    from plants_report import page_text  # the folder of the examples is no package
+
+    machine, seconds = result["machine"], result["seconds"]
+    below = (
+        f"{machine['cpu']}, {machine['torch_threads']} threads, torch {machine['torch']}, "
+        f"xent {machine['xent']}, {machine['date']}: {seconds:.0f} s."
+    )
+    return f"\n```text\n{page_text(result)}\n```\n\n{below}\n\n"
+
+
 def of_report(cells: Callable[[Report], Cells]) -> Callable[[dict[str, Any]], str]:
     """A table of the speed report, with who is missing in it and why."""
 
@@ -76,6 +90,7 @@ def shown(value: float | int | str) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "exactness": ("exactness", exactness),
+    "run": ("plant_pathology", plants),
     "speed": ("speed", of_report(compact_cells)),
     "speed_full": ("speed", of_report(speed_cells)),
     "memory": ("speed", of_report(memory_cells)),
