@@ -39,6 +39,17 @@ def take_panels(chromium: Browser, html: str) -> None:
         visit.context.close()
 
 
+def take_first(chromium: Browser, html: str) -> None:
+    """What a reader sees first, in each of the two colour schemes: these two are committed."""
+    for scheme in ("light", "dark"):
+        visit = browser.visit(chromium, html, dark=scheme == "dark", height=960)
+        visit.page.click(".guess .quiet")
+        visit.page.evaluate("scrollTo(0, 0)")
+        visit.settle()
+        visit.page.screenshot(path=FOLDER / f"page-{scheme}.png")
+        visit.context.close()
+
+
 def take_whole(chromium: Browser, html: str) -> None:
     """The page from top to bottom, as a phone and as a desk show it."""
     for width in (NARROW, WIDE):
@@ -55,6 +66,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     html = page()
     with browser.started() as chromium:
+        take_first(chromium, html)
         take_panels(chromium, html)
         take_whole(chromium, html)
     pictures = sorted(FOLDER.glob("*.png"))

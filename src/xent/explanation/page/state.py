@@ -39,8 +39,8 @@ def state_of(told: Explanation) -> dict[str, Any] | None:
           and ``label`` (as given; zeros where ignored), ``index`` (the place of an index target
           among the shown classes, or None), ``ignored``, ``sample_weight`` and ``rest``;
         - ``rest``, of a row and of the explained one: the classes that are not shown, or None.
-          ``classes``, how many; ``max``, the largest x; ``lse``, log Σ exp x; ``sum``, Σ x; ``label``, Σ y;
-          ``label_logit``, Σ y·x; and ``weighted``, with class weights v: ``weight``, Σ v;
+          ``classes``, how many; ``max``, the largest x; ``lse``, log Σ exp x; ``sum``, Σ x;
+          ``label``, Σ y; ``label_logit``, Σ y·x; and ``weighted``, with class weights v: ``weight``, Σ v;
           ``sum``, Σ v·x; ``label``, Σ v·y; ``label_logit``, Σ v·y·x;
         - ``denominator``: the divisor of the mean if it does not follow torch's rule, else None.
     """
