@@ -40,8 +40,8 @@ def state_of(told: Explanation) -> dict[str, Any] | None:
           among the shown classes, or None), ``ignored``, ``sample_weight`` and ``rest``;
         - ``rest``, of a row and of the explained one: the classes that are not shown, or None.
           ``classes``, how many; ``max``, the largest x; ``lse``, log Σ exp x; ``sum``, Σ x;
-          ``label``, Σ y; ``label_logit``, Σ y·x; and ``weighted``, with class weights v: ``weight``, Σ v;
-          ``sum``, Σ v·x; ``label``, Σ v·y; ``label_logit``, Σ v·y·x;
+          ``label``, Σ y; ``label_logit``, Σ y·x; and ``weighted``, with class weights v:
+          ``weight``, Σ v; ``sum``, Σ v·x; ``label``, Σ v·y; ``label_logit``, Σ v·y·x;
         - ``denominator``: the divisor of the mean if it does not follow torch's rule, else None.
     """
     sources = sources_of(told)
