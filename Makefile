@@ -33,9 +33,10 @@ format: $(VENV)/lint  ## put the code in its usual form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/bench  ## measure exactness, speed and memory, and fill the tables of the docs
+bench: $(VENV)/bench $(VENV)/test  ## measure exactness, speed and memory, and fill the tables of the docs
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/xent bench --output benchmarks/results/speed.json --plots docs/images
+	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/tables.py
 
 docs: $(VENV)/test  ## write the pages and the picture that come from explanations

@@ -18,7 +18,9 @@ from xent.benchmark.trace import Report
 RESULTS = Path(__file__).parent / "results"
 ROOT = RESULTS.parent.parent
 sys.path.append(str(ROOT / "examples"))
-PAGES = ("README.md", "docs/exactness.md", "docs/plant_pathology.md", "docs/speed.md")
+PAGES = (
+    "README.md", "docs/exactness.md", "docs/page.md", "docs/plant_pathology.md", "docs/speed.md",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -64,6 +66,20 @@ def plants(result: dict[str, Any]) -> str:
     return f"\n```text\n{page_text(result)}\n```\n\n{below}\n\n"
 
 
+def page(result: dict[str, Any]) -> str:
+    """How quickly the page is there and answers."""
+    cells = Cells(
+        ("size, kB", "there after, ms", "one change, ms", "95 % of changes within, ms"),
+        ((
+            f"{result['bytes'] / 1000:.0f}", f"{result['ready_ms']:.0f}",
+            f"{result['answer_ms']:.1f}", f"{result['answer_ms_95']:.1f}",
+        ),),
+        words=0,
+    )  # fmt: skip
+    machine = result["machine"]
+    return markdown(cells, f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}.")
+
+
 def of_report(cells: Callable[[Report], Cells]) -> Callable[[dict[str, Any]], str]:
     """A table of the speed report, with who is missing in it and why."""
 
@@ -90,6 +106,7 @@ def shown(value: float | int | str) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "exactness": ("exactness", exactness),
+    "page": ("page", page),
     "run": ("plant_pathology", plants),
     "speed": ("speed", of_report(compact_cells)),
     "speed_full": ("speed", of_report(speed_cells)),
