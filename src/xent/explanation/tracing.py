@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xent.contract.call import Call, checked_call
+from xent.contract.dtypes import accumulation
 from xent.contract.errors import mistake
 from xent.contract.reduction import Reduction
 from xent.contract.targets import equal_to_any, ignored_values
@@ -76,7 +77,9 @@ def explained_binary(
     x, y, options = inputs.logits, inputs.target, inputs.options
     with torch.no_grad():
         value = binary_cross_entropy_with_logits(x, y, **options)
-        each = binary_cross_entropy_with_logits(x, y, **{**options, "reduction": "none"})
+        # Half types are not rounded before they are summed.
+        wide = [t.to(accumulation(t.dtype)) if t.is_floating_point() else t for t in (x, y)]
+        each = binary_cross_entropy_with_logits(*wide, **{**options, "reduction": "none"})
     ignored = None
     if options["ignore_index"] is not None:
         ignored = equal_to_any(y, ignored_values(options["ignore_index"])).flatten().cpu()
