@@ -93,7 +93,8 @@ def trace_row(source: RowSource, extent: Extent, factor: float = 1.0) -> RowTrac
 
 def _columns(source: RowSource) -> _Columns:
     """One forward and one backward of the primitive: nothing is computed a second way."""
-    with torch.enable_grad(), backend("torch"):
+    # Copies made outside of inference mode have gradients, whatever mode the caller is in.
+    with torch.inference_mode(False), torch.enable_grad(), backend("torch"):
         x = source.logits.clone().requires_grad_()
         t = source.target.clone().requires_grad_()
         rows = Rows(x[None, :, None], probabilities=t[None, :, None])
@@ -101,7 +102,7 @@ def _columns(source: RowSource) -> _Columns:
         lse, cross = plain.lse, plain.of_labels
         weighted = cross
         if source.weight is not None:
-            weighted = canonical_statistics(rows._replace(weight=source.weight)).of_labels
+            weighted = canonical_statistics(rows._replace(weight=source.weight.clone())).of_labels
         (p,) = torch.autograd.grad(lse.sum(), x, retain_graph=True)
         (surprise,) = torch.autograd.grad(cross.sum(), t, retain_graph=True)
         (gradient,) = torch.autograd.grad(weighted.sum(), x)
