@@ -90,7 +90,7 @@ def explained_binary(
     shares = counts if reduction.mode == "mean" else None
     losses = Losses(each.flatten().cpu(), shares, ignored, labels, tuple(x.shape))
     place = None if row is None else place_of(row, tuple(x.shape))
-    sides = _sides(class_names, x, place)
+    sides, answers = _sides(class_names, x, place), _sides(class_names, x, None)
     words = "the number of elements that count"
     source = None if place is None else _pair(inputs, place, ignored, sides)
     return Explanation(
@@ -104,7 +104,7 @@ def explained_binary(
             if options["ignore_index"] is None
             else ignored_values(options["ignore_index"]),
         ),
-        batch=trace_batch(losses, reduction, divisor, words, value, _ANSWERS, place),
+        batch=trace_batch(losses, reduction, divisor, words, value, answers, place),
         row=None if source is None else trace_row(source, extent, _factor(reduction, divisor)),
         source=source,
         extent=extent,
