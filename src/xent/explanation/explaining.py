@@ -93,8 +93,10 @@ def explain(
         "on_empty": on_empty, "dtype": dtype,
     }  # fmt: skip
     if loss is not None:
-        refuse_both(loss, options, _DEFAULTS)
+        old = {"size_average": size_average, "reduce": reduce}
+        refuse_both(loss, {**options, **old}, _DEFAULTS)
         if is_binary(loss):
+            refuse_both(loss, {"sample_weight": factors_of(sample_weight)}, _DEFAULTS)
             return explain_binary(
                 input, target, loss=loss, class_names=class_names, row=row, steps=steps,
                 step_size=step_size,
@@ -171,7 +173,8 @@ def explain_binary(
         "label_smoothing": label_smoothing,
     }  # fmt: skip
     if loss is not None:
-        refuse_both(loss, options, _BINARY_DEFAULTS)
+        old = {"size_average": size_average, "reduce": reduce}
+        refuse_both(loss, {**options, **old}, _BINARY_DEFAULTS)
         options.update(binary_options_of(loss))
     checked = checked_reduction(options["reduction"], size_average, reduce)
     options["reduction"] = checked.mode
@@ -182,9 +185,10 @@ def explain_binary(
 
 _BINARY_DEFAULTS = {
     "weight": None, "reduction": "mean", "pos_weight": None, "ignore_index": None,
-    "label_smoothing": 0.0,
+    "label_smoothing": 0.0, "size_average": None, "reduce": None,
 }  # fmt: skip
 _DEFAULTS = {
     "weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0,
     "dim": None, "denominator": None, "on_empty": "nan", "dtype": None,
+    "size_average": None, "reduce": None, "sample_weight": None,
 }  # fmt: skip
