@@ -13,6 +13,8 @@ from xent.explanation.options import binary_options_of, is_binary, options_of, r
 from xent.explanation.row import checked_extent
 from xent.explanation.source import Inputs, factors_of, labels_of, logits_of
 from xent.explanation.tracing import explained, explained_binary
+from xent.functional.dense_cross_entropy import checked_labels
+from xent.nn import DenseCrossEntropyLoss
 
 
 def explain(
@@ -108,7 +110,10 @@ def explain(
     )  # fmt: skip
     options["reduction"] = checked.mode
     options["sample_weight"] = factors_of(sample_weight)
-    inputs = Inputs(logits_of(input), labels_of(target), options)
+    x, y = logits_of(input), labels_of(target)
+    if isinstance(loss, DenseCrossEntropyLoss):
+        y = checked_labels(x, y)
+    inputs = Inputs(x, y, options)
     return explained(inputs, checked, class_names, row, checked_extent(top, steps, step_size))
 
 
