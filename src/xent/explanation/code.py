@@ -165,7 +165,7 @@ def _classes_first(told: Explanation) -> tuple[Tensor, Tensor]:
 
 def _nested(values: Any) -> str:
     """Lists within lists, with breaks where a line would be long."""
-    if isinstance(values, list | np.ndarray):
+    if isinstance(values, list | np.ndarray) and np.ndim(values):
         items = [_nested(value) for value in values]
         line = f"[{', '.join(items)}]"
         if len(line) < LINE and "\n" not in line:
