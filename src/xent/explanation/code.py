@@ -55,9 +55,9 @@ def as_python(told: Explanation) -> str:
 
 
 def _row(source: RowSource) -> str:
-    masked = bool((source.logits == -torch.inf).any())
+    masked = source.ignored or bool((source.logits == -torch.inf).any())
     times = "weight * target" if source.weight is not None else "target"
-    surprise = "-log_p.masked_fill(target == 0, 0)" if masked else "-log_p"
+    surprise = "-log_p.masked_fill(mass == 0, 0)" if masked else "-log_p"
     factor = f"{number(source.sample_weight)} * " if source.sample_weight != 1 else ""
     smoothing = f"{source.label_smoothing!r}"
     target = "label"
@@ -65,6 +65,7 @@ def _row(source: RowSource) -> str:
         target = f"(1 - {smoothing}) * label + {smoothing} / {len(source.label)}"
     gradient = "mass.sum() * p - mass"
     gradient = f"{factor}({gradient})" if factor else gradient
+    gradient = "torch.zeros_like(p)" if source.ignored else gradient
     where = f"position {source.position}: " if source.position else ""
     return f"""# {where}from the logits of one row to its loss and gradient
 {row_lines(source)}
@@ -113,10 +114,15 @@ def _call(told: Explanation) -> str:
 
 
 def _beyond_torch(told: Explanation) -> bool:
-    """True where torch gives NaN: dense labels beside a masked class."""
-    inputs = told.inputs
-    dense = inputs.target.shape == inputs.logits.shape and told.kind != "binary"
-    return dense and bool((inputs.logits == -torch.inf).any())
+    """True where torch multiplies infinity or NaN by a mass of 0, and has NaN for it."""
+    logits, given = told.inputs.logits, told.inputs.options
+    if told.kind == "binary":
+        return bool(logits.isinf().any())
+    if logits.isfinite().all():
+        return False
+    weightless = given["weight"] is not None and bool((given["weight"] == 0).any())
+    dense = told.kind == "probabilities"
+    return dense or weightless or given.get("sample_weight") is not None
 
 
 def _reduced(told: Explanation) -> str:
