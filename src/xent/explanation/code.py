@@ -29,6 +29,13 @@ def row_lines(source: RowSource, *, weight: bool = True) -> str:
     return "\n".join(lines)
 
 
+def log_softmax_of(source: RowSource, factor: str) -> str:
+    """The call; where a masked class meets a factor of 0, torch's 0 · ∞ would be NaN."""
+    call = "F.log_softmax(logits, dim=-1)"
+    masked = bool((source.logits == -torch.inf).any())
+    return f"{call}.masked_fill({factor} == 0, 0)" if masked else call
+
+
 def literal(tensor: Tensor) -> str:
     """A tensor as Python reads it, exactly; floats become float64, integers int64."""
     if not tensor.is_floating_point():
