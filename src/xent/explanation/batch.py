@@ -55,7 +55,9 @@ def trace_batch(
         value=scalar,
         value_dtype=plain(value.dtype),
         bits=None if scalar is None else scalar / math.log(2),
-        perplexity=None if scalar is None else float(torch.tensor(scalar).double().exp()),
+        perplexity=None
+        if scalar is None
+        else float(torch.tensor(scalar, dtype=torch.float64).exp()),
         label_entropy=_label_entropy(batch.labels[counts.bool()]),
     )
 

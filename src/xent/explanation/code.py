@@ -29,6 +29,13 @@ def row_lines(source: RowSource, *, weight: bool = True) -> str:
     return "\n".join(lines)
 
 
+def log_softmax_of(source: RowSource, factor: str) -> str:
+    """The call; where a masked class meets a factor of 0, torch's 0 · ∞ would be NaN."""
+    call = "F.log_softmax(logits, dim=-1)"
+    masked = bool((source.logits == -torch.inf).any())
+    return f"{call}.masked_fill({factor} == 0, 0)" if masked else call
+
+
 def literal(tensor: Tensor) -> str:
     """A tensor as Python reads it, exactly; floats become float64, integers int64."""
     if not tensor.is_floating_point():
@@ -55,9 +62,9 @@ def as_python(told: Explanation) -> str:
 
 
 def _row(source: RowSource) -> str:
-    masked = bool((source.logits == -torch.inf).any())
+    masked = source.ignored or bool((source.logits == -torch.inf).any())
     times = "weight * target" if source.weight is not None else "target"
-    surprise = "-log_p.masked_fill(target == 0, 0)" if masked else "-log_p"
+    surprise = "-log_p.masked_fill(mass == 0, 0)" if masked else "-log_p"
     factor = f"{number(source.sample_weight)} * " if source.sample_weight != 1 else ""
     smoothing = f"{source.label_smoothing!r}"
     target = "label"
@@ -65,6 +72,7 @@ def _row(source: RowSource) -> str:
         target = f"(1 - {smoothing}) * label + {smoothing} / {len(source.label)}"
     gradient = "mass.sum() * p - mass"
     gradient = f"{factor}({gradient})" if factor else gradient
+    gradient = "torch.zeros_like(p)" if source.ignored else gradient
     where = f"position {source.position}: " if source.position else ""
     return f"""# {where}from the logits of one row to its loss and gradient
 {row_lines(source)}
@@ -113,10 +121,15 @@ def _call(told: Explanation) -> str:
 
 
 def _beyond_torch(told: Explanation) -> bool:
-    """True where torch gives NaN: dense labels beside a masked class."""
-    inputs = told.inputs
-    dense = inputs.target.shape == inputs.logits.shape and told.kind != "binary"
-    return dense and bool((inputs.logits == -torch.inf).any())
+    """True where torch multiplies infinity or NaN by a mass of 0, and has NaN for it."""
+    logits, given = told.inputs.logits, told.inputs.options
+    if told.kind == "binary":
+        return bool(logits.isinf().any())
+    if logits.isfinite().all():
+        return False
+    weightless = given["weight"] is not None and bool((given["weight"] == 0).any())
+    dense = told.kind == "probabilities"
+    return dense or weightless or given.get("sample_weight") is not None
 
 
 def _reduced(told: Explanation) -> str:
@@ -165,7 +178,7 @@ def _classes_first(told: Explanation) -> tuple[Tensor, Tensor]:
 
 def _nested(values: Any) -> str:
     """Lists within lists, with breaks where a line would be long."""
-    if isinstance(values, list | np.ndarray):
+    if isinstance(values, list | np.ndarray) and np.ndim(values):
         items = [_nested(value) for value in values]
         line = f"[{', '.join(items)}]"
         if len(line) < LINE and "\n" not in line:

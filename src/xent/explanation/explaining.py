@@ -13,6 +13,8 @@ from xent.explanation.options import binary_options_of, is_binary, options_of, r
 from xent.explanation.row import checked_extent
 from xent.explanation.source import Inputs, factors_of, labels_of, logits_of
 from xent.explanation.tracing import explained, explained_binary
+from xent.functional.dense_cross_entropy import checked_labels
+from xent.nn import DenseCrossEntropyLoss
 
 
 def explain(
@@ -93,8 +95,10 @@ def explain(
         "on_empty": on_empty, "dtype": dtype,
     }  # fmt: skip
     if loss is not None:
-        refuse_both(loss, options, _DEFAULTS)
+        old = {"size_average": size_average, "reduce": reduce}
+        refuse_both(loss, {**options, **old}, _DEFAULTS)
         if is_binary(loss):
+            refuse_both(loss, {"sample_weight": factors_of(sample_weight)}, _DEFAULTS)
             return explain_binary(
                 input, target, loss=loss, class_names=class_names, row=row, steps=steps,
                 step_size=step_size,
@@ -106,7 +110,10 @@ def explain(
     )  # fmt: skip
     options["reduction"] = checked.mode
     options["sample_weight"] = factors_of(sample_weight)
-    inputs = Inputs(logits_of(input), labels_of(target), options)
+    x, y = logits_of(input), labels_of(target)
+    if isinstance(loss, DenseCrossEntropyLoss):
+        y = checked_labels(x, y)
+    inputs = Inputs(x, y, options)
     return explained(inputs, checked, class_names, row, checked_extent(top, steps, step_size))
 
 
@@ -171,7 +178,8 @@ def explain_binary(
         "label_smoothing": label_smoothing,
     }  # fmt: skip
     if loss is not None:
-        refuse_both(loss, options, _BINARY_DEFAULTS)
+        old = {"size_average": size_average, "reduce": reduce}
+        refuse_both(loss, {**options, **old}, _BINARY_DEFAULTS)
         options.update(binary_options_of(loss))
     checked = checked_reduction(options["reduction"], size_average, reduce)
     options["reduction"] = checked.mode
@@ -182,9 +190,10 @@ def explain_binary(
 
 _BINARY_DEFAULTS = {
     "weight": None, "reduction": "mean", "pos_weight": None, "ignore_index": None,
-    "label_smoothing": 0.0,
+    "label_smoothing": 0.0, "size_average": None, "reduce": None,
 }  # fmt: skip
 _DEFAULTS = {
     "weight": None, "ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0,
     "dim": None, "denominator": None, "on_empty": "nan", "dtype": None,
+    "size_average": None, "reduce": None, "sample_weight": None,
 }  # fmt: skip

@@ -93,7 +93,8 @@ def trace_row(source: RowSource, extent: Extent, factor: float = 1.0) -> RowTrac
 
 def _columns(source: RowSource) -> _Columns:
     """One forward and one backward of the primitive: nothing is computed a second way."""
-    with torch.enable_grad(), backend("torch"):
+    # Copies made outside of inference mode have gradients, whatever mode the caller is in.
+    with torch.inference_mode(False), torch.enable_grad(), backend("torch"):
         x = source.logits.clone().requires_grad_()
         t = source.target.clone().requires_grad_()
         rows = Rows(x[None, :, None], probabilities=t[None, :, None])
@@ -101,10 +102,12 @@ def _columns(source: RowSource) -> _Columns:
         lse, cross = plain.lse, plain.of_labels
         weighted = cross
         if source.weight is not None:
-            weighted = canonical_statistics(rows._replace(weight=source.weight)).of_labels
+            weighted = canonical_statistics(rows._replace(weight=source.weight.clone())).of_labels
         (p,) = torch.autograd.grad(lse.sum(), x, retain_graph=True)
         (surprise,) = torch.autograd.grad(cross.sum(), t, retain_graph=True)
         (gradient,) = torch.autograd.grad(weighted.sum(), x)
+    if source.ignored:  # inert, even if its logits are NaN
+        gradient, weighted, cross = torch.zeros_like(x), lse.new_zeros(1), lse.new_zeros(1)
     return _Columns(
         maximum=plain.maximum.item(),
         exp_sum=1 + plain.rest.item(),
@@ -118,10 +121,15 @@ def _columns(source: RowSource) -> _Columns:
     )
 
 
+def _terms(source: RowSource, columns: _Columns) -> Tensor:
+    surprise = columns.surprise
+    return torch.zeros_like(surprise) if source.ignored else cost(source.mass, surprise)
+
+
 def _classes(
     source: RowSource, columns: _Columns, shown: list[int], factor: float
 ) -> tuple[ClassTrace, ...]:
-    terms = cost(source.mass, columns.surprise)
+    terms = _terms(source, columns)
     # What the loss would gain from more probability at one class alone.
     at_p = torch.where(source.mass == 0, 0.0, -source.mass * columns.surprise.exp())
     reduced = source.sample_weight * factor
@@ -162,7 +170,7 @@ def _rest(source: RowSource, columns: _Columns, shown: list[int], factor: float)
         p=over_others(columns.p),
         label=over_others(source.label),
         target=over_others(source.target),
-        term=over_others(cost(source.mass, columns.surprise)),
+        term=over_others(_terms(source, columns)),
         gradient=gradient,
         gradient_reduced=gradient * factor,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xent.contract.call import Call, checked_call
+from xent.contract.dtypes import accumulation
 from xent.contract.errors import mistake
 from xent.contract.reduction import Reduction
 from xent.contract.targets import ignored_values
@@ -17,7 +18,7 @@ from xent.contract.weights import checked_label_smoothing
 from xent.explanation.batch import Losses, in_words, trace_batch
 from xent.explanation.explanation import Explanation
 from xent.explanation.names import checked_names, place_of
-from xent.explanation.pair import ANSWERS, ignored_of, pair_of, sides_of
+from xent.explanation.pair import ignored_of, pair_of, sides_of
 from xent.explanation.row import Extent, trace_row
 from xent.explanation.source import Inputs, RowSource, row_of
 from xent.explanation.trace import Options
@@ -78,7 +79,12 @@ def explained_binary(
     x, y, options = inputs.logits, inputs.target, inputs.options
     with torch.no_grad():
         value = binary_cross_entropy_with_logits(x, y, **options)
-        each = binary_cross_entropy_with_logits(x, y, **{**options, "reduction": "none"})
+        # Half types are not rounded before they are summed.
+        each = binary_cross_entropy_with_logits(
+            x.to(accumulation(x.dtype)),
+            y.to(accumulation(y.dtype)) if y.is_floating_point() else y,
+            **{**options, "reduction": "none"},
+        )
     ignored = ignored_of(inputs)
     count = x.numel() if ignored is None else x.numel() - int(ignored.sum())
     divisor = float(count) if reduction.mode == "mean" else None
@@ -87,7 +93,7 @@ def explained_binary(
     shares = counts if reduction.mode == "mean" else None
     losses = Losses(each.flatten().cpu(), shares, ignored, labels, tuple(x.shape))
     place = None if row is None else place_of(row, tuple(x.shape))
-    sides = sides_of(class_names, x, place)
+    sides, answers = sides_of(class_names, x, place), sides_of(class_names, x, None)
     words = "the number of elements that count"
     source = None if place is None else pair_of(inputs, place, ignored, sides)
     return Explanation(
@@ -101,7 +107,7 @@ def explained_binary(
             if options["ignore_index"] is None
             else ignored_values(options["ignore_index"]),
         ),
-        batch=trace_batch(losses, reduction, divisor, words, value, ANSWERS, place),
+        batch=trace_batch(losses, reduction, divisor, words, value, answers, place),
         row=None if source is None else trace_row(source, extent, _factor(reduction, divisor)),
         source=source,
         extent=extent,

@@ -55,6 +55,14 @@ def dense_cross_entropy(
         >>> bool(dense == xent.cross_entropy(logits, torch.tensor([1, 0])))
         True
     """
+    labels = checked_labels(logits, labels)
+    return cross_entropy(
+        logits, labels, weight, reduction=reduction, label_smoothing=label_smoothing, dim=-1
+    )
+
+
+def checked_labels(logits: Tensor, labels: Tensor) -> Tensor:
+    """Labels of the logits' shape, as probabilities."""
     check_logits(logits, labels, name="logits")
     require_tensor("labels", labels)
     if labels.shape != logits.shape:
@@ -66,7 +74,5 @@ def dense_cross_entropy(
             remedy="For class indices use cross_entropy.",
         )
     if not labels.is_floating_point():
-        labels = labels.to(torch.promote_types(labels.dtype, logits.dtype))
-    return cross_entropy(
-        logits, labels, weight, reduction=reduction, label_smoothing=label_smoothing, dim=-1
-    )
+        return labels.to(torch.promote_types(labels.dtype, logits.dtype))
+    return labels

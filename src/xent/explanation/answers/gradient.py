@@ -19,7 +19,7 @@ from xent.explanation.blocks import (
     number,
     visible,
 )
-from xent.explanation.code import IMPORTS, row_lines
+from xent.explanation.code import IMPORTS, log_softmax_of, row_lines
 from xent.explanation.row import trace_row
 from xent.explanation.source import RowSource
 
@@ -173,7 +173,7 @@ def _autograd(case: Case) -> str:
     return (
         f"{IMPORTS}\n{row_lines(case.source)}\n"
         "logits.requires_grad_()\n"
-        "loss = -(label * F.log_softmax(logits, dim=-1)).sum()\n"
+        f"loss = -(label * {log_softmax_of(case.source, 'label')}).sum()\n"
         "loss.backward()\n"
         "result = logits.grad  # p - y"
     )

@@ -19,7 +19,7 @@ from xent.explanation.blocks import (
     short,
     visible,
 )
-from xent.explanation.code import IMPORTS, row_lines
+from xent.explanation.code import IMPORTS, log_softmax_of, row_lines
 from xent.explanation.reduced import value_formula
 from xent.explanation.row import trace_row
 
@@ -66,7 +66,7 @@ def dense(told: Explanation, question: str, title: str) -> Answer:
         ),
         Code(
             f"{IMPORTS}\n{row_lines(case.source, weight=False)}\n"
-            "logprobs = F.log_softmax(logits, dim=-1)\n"
+            f"logprobs = {log_softmax_of(case.source, 'label')}\n"
             "loss = -logprobs * label\n"
             "result = loss.sum(-1)"
         ),
@@ -101,7 +101,7 @@ def multiply(told: Explanation, question: str, title: str) -> Answer:
         Formula("loss = Σ_c label_c · (−log p_c)"),
         Code(
             f"{IMPORTS}\n{row_lines(case.source, weight=False)}\n"
-            "products = -label * F.log_softmax(logits, dim=-1)\n"
+            f"products = -label * {log_softmax_of(case.source, 'label')}\n"
             "result = products"
         ),
     )
@@ -136,7 +136,7 @@ def over_classes(told: Explanation, question: str, title: str) -> Answer:
         ),
         Code(
             f"{IMPORTS}\n{row_lines(case.source, weight=False)}\n"
-            "products = -label * F.log_softmax(logits, dim=-1)\n"
+            f"products = -label * {log_softmax_of(case.source, 'label')}\n"
             "result = products.sum(-1)"
         ),
     )
@@ -177,7 +177,7 @@ def index_dense(told: Explanation, question: str, title: str) -> Answer:
             f"index = torch.tensor({index})\n"
             "by_index = F.cross_entropy(logits, index)\n"
             "one_hot = F.one_hot(index, len(logits)).double()\n"
-            "dense = (-one_hot * F.log_softmax(logits, dim=-1)).sum(-1)\n"
+            f"dense = (-one_hot * {log_softmax_of(case.source, 'one_hot')}).sum(-1)\n"
             "result = torch.stack([by_index, dense])"
         ),
     ]

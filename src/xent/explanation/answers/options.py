@@ -22,7 +22,7 @@ from xent.explanation.blocks import (
     number,
     visible,
 )
-from xent.explanation.code import IMPORTS, row_lines
+from xent.explanation.code import IMPORTS, log_softmax_of, row_lines
 from xent.explanation.reduced import value_formula
 from xent.explanation.row import trace_row
 from xent.explanation.trace import RowTrace
@@ -73,7 +73,7 @@ def smoothing(told: Explanation, question: str, title: str) -> Answer:
         Code(
             f"{IMPORTS}\n{row_lines(case.source, weight=False)}\n"
             f"target = (1 - {epsilon!r}) * label + {epsilon!r} / len(label)\n"
-            "result = -(target * F.log_softmax(logits, dim=-1)).sum()"
+            f"result = -(target * {log_softmax_of(case.source, 'target')}).sum()"
         ),
     )
     return Answer(question, title, body, say.numbers)
@@ -113,7 +113,7 @@ def weights(told: Explanation, question: str, title: str) -> Answer:
         ),
         Code(
             f"{IMPORTS}\n{row_lines(replace(bare, weight=weight))}\n"
-            "result = -(weight * label * F.log_softmax(logits, dim=-1)).sum()"
+            f"result = -(weight * label * {log_softmax_of(case.source, 'label')}).sum()"
         ),
     ]
     return Answer(question, title, tuple(body), say.numbers)
