@@ -1,7 +1,7 @@
 """How quickly the page is there, and how quickly it answers: what a browser measures.
 
 Eight classes and six rows. ``ready`` is the time from the start of the page to its first complete
-state, ``answer`` the time that scripts and layout take for one change of a logit; 60 frames a second
+state, ``answer`` the time that scripts and layout take for a change of a logit; 60 frames a second
 leave 16.7 ms for it. Medians; written to benchmarks/results/page.json.
 """
 

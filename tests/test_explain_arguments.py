@@ -127,7 +127,7 @@ def test_sample_weights_are_not_lost_beside_a_binary_loss() -> None:
         (nn.functional.cross_entropy, "options by name"),
         ("mean", "options by name"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_another_loss_is_refused_with_a_remedy(loss, remedy) -> None:
     with pytest.raises(TypeError, match=f"^loss: .*{remedy}"):
