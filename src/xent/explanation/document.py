@@ -26,8 +26,8 @@ def as_dict(explanation: Explanation) -> dict[str, Any]:
         "batch": asdict(explanation.batch),
         "row": None if row is None else asdict(row),
     }
-    plain: dict[str, Any] = _plain(document)
-    return plain
+    data: dict[str, Any] = plain(document)
+    return data
 
 
 def as_json(explanation: Explanation, indent: int | None) -> str:
@@ -42,11 +42,12 @@ def schema() -> dict[str, Any]:
     return document
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same with a string for each number that JSON has no numeral for."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
