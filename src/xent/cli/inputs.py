@@ -118,7 +118,7 @@ def _explanation(
     binary = binary or (example is not None and EXAMPLES[example].binary)
     found = _source(logits, probs, path, example)
     classes = words(names, argument="--names") if names is not None else found.names
-    options["row"] = None if row == "all" else position(row or "0")
+    options["row"] = None if row == "all" else position("0" if row is None else row)
     options["class_names"] = classes
     options["weight"] = (
         found.weight if weight is None else _vector(weight, "--weight", found.logits)
@@ -137,7 +137,9 @@ def _explanation(
     if pos_weight is not None:
         raise BadInput("--pos-weight: expected only with --binary. For classes use --weight.")
     axis = (1 if found.logits.ndim > 1 else 0) if dim is None else dim
-    count = found.logits.shape[axis] if -found.logits.ndim <= axis < found.logits.ndim else 0
+    if not -found.logits.ndim <= axis < max(found.logits.ndim, 1):
+        raise BadInput(f"--dim: expected an axis of the {found.logits.ndim} there are; got {dim}.")
+    count = found.logits.shape[axis] if found.logits.ndim else 0
     label = found.target
     if target is not None:
         label = _label(target, classes, count, found.logits)

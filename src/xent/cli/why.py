@@ -6,8 +6,10 @@ import json
 
 import click
 
+from xent.cli.arrays import BadInput
 from xent.cli.inputs import Typed, of_a_call
 from xent.explanation import QUESTIONS
+from xent.explanation.document import plain
 
 FITTING = {
     "dense": "dense",
@@ -38,9 +40,13 @@ def why(typed: Typed, question: str | None, as_json: bool) -> None:
     if question is None:
         _list(as_json)
         return
-    answer = typed.explanation(FITTING.get(question, "gradient")).why(question)
+    told = typed.explanation(FITTING.get(question, "gradient"))
+    try:
+        answer = told.why(question)
+    except ValueError as error:  # a row that has no answer
+        raise BadInput(str(error)) from error
     if as_json:
-        click.echo(json.dumps(answer.to_dict(), indent=2))
+        click.echo(json.dumps(plain(answer.to_dict()), indent=2, allow_nan=False))
     else:
         from xent.cli.console import console
 

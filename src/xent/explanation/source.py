@@ -27,14 +27,15 @@ def logits_of(value: Any) -> Tensor:
         return value.detach()
     tensor = torch.as_tensor(value)
     typed_in = isinstance(value, int | float | list | tuple)
-    return tensor.double() if typed_in and not tensor.is_complex() else tensor
+    exact = typed_in and not tensor.is_complex()  # a tensor made of a list is float32
+    return torch.as_tensor(value, dtype=torch.float64) if exact else tensor
 
 
 def labels_of(value: Any) -> Tensor:
     """Class indices or probabilities as a tensor; typed-in probabilities are float64."""
     tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
-    typed_in = not isinstance(value, Tensor) and tensor.is_floating_point()
-    return tensor.double() if typed_in and isinstance(value, float | list | tuple) else tensor
+    typed_in = isinstance(value, float | list | tuple) and tensor.is_floating_point()
+    return torch.as_tensor(value, dtype=torch.float64) if typed_in else tensor
 
 
 def factors_of(value: Any) -> Tensor | None:

@@ -94,6 +94,10 @@ def weights(told: Explanation, question: str, title: str) -> Answer:
     weighs = f"Your weight of {say('weight', factor)}"
     if not own:
         weighs = f"You gave none. A weight of, say, {say('weight', factor)}"
+    cancel = "leave nothing to divide by"
+    if heavy.mass:
+        loss, mass = say("weighted loss", heavy.loss), say("mass", heavy.mass)
+        cancel = f"cancel: {loss} / {mass} = {say('cancelled', heavy.loss / heavy.mass)}"
     body: list[Block] = [
         Paragraph(
             f"{weighs} for {right} multiplies what {right} costs, and so its gradient: the loss "
@@ -106,10 +110,8 @@ def weights(told: Explanation, question: str, title: str) -> Answer:
         Paragraph(
             "With class indices the mean divides by the sum of the labels' weights, not by their "
             "number: it is a weighted mean. So weights shift attention between rows and leave the "
-            "scale alone; and for a batch of this one row they cancel: "
-            f"{say('weighted loss', heavy.loss)} / {say('mass', heavy.mass)} = "
-            f"{say('cancelled', heavy.loss / heavy.mass)}. With dense labels the mean divides by "
-            "the number of rows, and they do not."
+            f"scale alone; and for a batch of this one row they {cancel}. With dense labels the "
+            "mean divides by the number of rows, and they do not."
         ),
         Code(
             f"{IMPORTS}\n{row_lines(replace(bare, weight=weight))}\n"
