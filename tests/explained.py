@@ -156,10 +156,9 @@ class Truth:
         return taken
 
     def label_entropy(self) -> float:
-        """Of the frequencies of the likeliest labels."""
-        likeliest = self.label[self.counts].argmax(1).tolist()
-        shares = [likeliest.count(c) / len(likeliest) for c in set(likeliest)]
-        return -math.fsum(share * math.log(share) for share in shares)
+        """Of the labels' frequencies: of the mean label over the positions that count."""
+        shares = self.label[self.counts].mean(0).tolist()
+        return -math.fsum(share * math.log(share) for share in shares if share)
 
 
 def _any_of(labels: Tensor, ignored: Any) -> Tensor:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from xent.backends.torch.limits import cost
 from xent.contract.call import Call
 from xent.contract.errors import plain
 from xent.contract.reduction import Reduction
 from xent.explanation.source import position_of
 from xent.explanation.trace import BatchTrace, PositionTrace
+from xent.explanation.units import in_all_units
 
 SHOWN = 12
 """Positions up to which a batch is shown whole."""
@@ -29,6 +30,8 @@ class Losses(NamedTuple):
     """Class of each label, the likeliest of soft ones."""
     shape: tuple[int, ...]
     """Of the positions."""
+    frequencies: Tensor | None
+    """The mean label over the positions that count, ``[C]``; None if none does."""
 
 
 def trace_batch(
@@ -42,7 +45,7 @@ def trace_batch(
 ) -> BatchTrace:
     """All of a batch in short: ``place`` is the position that is explained, and always shown."""
     scalar = value.item() if value.ndim == 0 or value.numel() == 1 else None
-    counts = torch.ones_like(batch.labels) if batch.ignored is None else ~batch.ignored
+    _, bits, perplexity = (None, None, None) if scalar is None else in_all_units(scalar)
     return BatchTrace(
         shape=batch.shape,
         count=batch.losses.numel(),
@@ -54,11 +57,9 @@ def trace_batch(
         divisor=divisor,
         value=scalar,
         value_dtype=plain(value.dtype),
-        bits=None if scalar is None else scalar / math.log(2),
-        perplexity=None
-        if scalar is None
-        else float(torch.tensor(scalar, dtype=torch.float64).exp()),
-        label_entropy=_label_entropy(batch.labels[counts.bool()]),
+        bits=bits,
+        perplexity=perplexity,
+        label_entropy=_label_entropy(batch.frequencies),
     )
 
 
@@ -104,9 +105,8 @@ def _shown(losses: Tensor, place: int | None) -> list[int]:
     return list(dict.fromkeys([*first, *costliest]))
 
 
-def _label_entropy(labels: Tensor) -> float | None:
-    if not labels.numel():
+def _label_entropy(frequencies: Tensor | None) -> float | None:
+    if frequencies is None:
         return None
-    shares = labels.bincount().double() / labels.numel()
-    shares = shares[shares > 0]
-    return float(-(shares * shares.log()).sum()) + 0.0
+    q = frequencies.double()
+    return float(cost(q, -q.log()).sum()) + 0.0

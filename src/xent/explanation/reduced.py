@@ -82,7 +82,7 @@ def _denominator(batch: BatchTrace) -> str:
 
 
 def _positions(batch: BatchTrace, row: RowTrace | None) -> Table:
-    mean = all(p.share is not None for p in batch.positions)
+    mean = bool(batch.positions) and all(p.share is not None for p in batch.positions)
     headers = ("position", "label", "loss", *(("adds to the denominator",) if mean else ()))
     lines = [_position(p, row, mean) for p in batch.positions]
     hidden = batch.count - len(batch.positions)

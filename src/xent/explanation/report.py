@@ -25,13 +25,15 @@ from xent.explanation.blocks import (
 )
 from xent.explanation.reduced import of_batch
 from xent.explanation.trace import ClassTrace, RowTrace
+from xent.explanation.units import in_all_units
 from xent.explanation.why import QUESTIONS
-from xent.explanation.words import gradient_formula, label_in_words, loss_formula
+from xent.explanation.words import SUM, gradient_formula, label_in_words, loss_formula
 
 if TYPE_CHECKING:
     from xent.explanation.explanation import Explanation
 
 COLUMNS_OF_DESCENT = 6
+ROUNDING = 1e-12
 SOFTMAX = (
     "Softmax: each class weighs exp(logit), and p is its share of all. The largest logit is taken "
     "off first, which changes no share and keeps exp from overflowing."
@@ -66,7 +68,13 @@ def _title(told: Explanation) -> str:
         "" if told.kind == "binary" else f" over {counted(told.class_count, 'class', 'classes')}"
     )
     where = f", position {_place(told.row.position)}" if told.batch.count > 1 else ""
-    return f"{what}{classes}{where}: {label_in_words(told.row)}"
+    return f"{what}{classes}{where}: {_label(told)}"
+
+
+def _label(told: Explanation) -> str:
+    if told.row is None or told.source is None:
+        return ""
+    return label_in_words(told.row, told.source)
 
 
 def _place(position: tuple[int, ...]) -> str:
@@ -125,7 +133,7 @@ def _gradients(row: RowTrace) -> Table:
         Row(
             (
                 visible(c.name), number(c.p), number(c.target), number(c.gradient_p),
-                number(c.gradient), Bar(c.gradient, signed=True), _direction(c.gradient),
+                _zero(c.gradient), Bar(c.gradient, signed=True), _direction(c.gradient),
             ),
             _role(c),
         )
@@ -143,12 +151,12 @@ def _gradients(row: RowTrace) -> Table:
 
 
 def _zero(total: float) -> str:
-    """A sum that is zero but for rounding, as zero."""
-    return number(0.0) if abs(total) < 1e-12 else number(total)
+    """What is zero but for rounding, as zero."""
+    return number(0.0) if abs(total) < ROUNDING else number(total)
 
 
 def _direction(gradient: float) -> str:
-    if not math.isfinite(gradient) or gradient == 0:
+    if not abs(gradient) >= ROUNDING:  # zero, or NaN
         return ""
     return "raises" if gradient < 0 else "lowers"
 
@@ -175,24 +183,33 @@ def _descent(row: RowTrace) -> list[Block]:
 
 
 def _landmarks(told: Explanation, row: RowTrace) -> list[Block]:
-    lines = [
-        _landmark("this position, without weights", row.cross_entropy),
-        _landmark("an even guess, log C", math.log(told.class_count)),
-        _landmark("entropy of the target: the least possible", row.entropy),
-        _landmark("divergence of p from the target (KL): the rest", row.divergence),
-    ]
     batch = told.batch
+    lines = [
+        _landmark("this position, without weights", row.cross_entropy, row.bits, row.perplexity),
+        _landmark("an even guess, log C", *in_all_units(math.log(told.class_count))),
+    ]
+    note: list[Block] = []
+    if abs(row.target_sum - 1) <= SUM:
+        entropy, bits, perplexity = in_all_units(row.entropy)
+        lines += [
+            _landmark("entropy of the target: the least possible", entropy, bits, perplexity),
+            _landmark("KL divergence: what training can remove", *in_all_units(row.divergence)[:2]),
+        ]
+    else:
+        total = short(row.target_sum)
+        note = [Paragraph(f"The label sums to {total}, not to 1: it is no distribution.")]
     if batch.count > 1 and batch.value is not None and batch.reduction == "mean":
-        lines.append(_landmark("the mean that was returned", batch.value))
+        value = (batch.value, batch.bits or 0.0, batch.perplexity or 0.0)
+        lines.append(_landmark("the mean that was returned", *value))
     if batch.count > 1 and batch.label_entropy is not None:
-        lines.append(_landmark("always guessing the labels' frequencies", batch.label_entropy))
+        guess = in_all_units(batch.label_entropy)
+        lines.append(_landmark("always guessing the labels' frequencies", *guess))
     headers = ("landmark", "nats", "bits", "perplexity")
-    return [Heading("How much is that?"), Table("", headers, tuple(lines))]
+    return [Heading("How much is that?"), *note, Table("", headers, tuple(lines))]
 
 
-def _landmark(name: str, nats: float) -> Row:
-    perplexity = math.exp(nats) if nats < 700 else math.inf
-    return Row((name, number(nats), number(nats / math.log(2)), number(perplexity)))
+def _landmark(name: str, nats: float, bits: float, perplexity: float | None = None) -> Row:
+    return Row((name, number(nats), number(bits), "" if perplexity is None else number(perplexity)))
 
 
 def _role(c: ClassTrace) -> str:

@@ -14,6 +14,7 @@ from xent.contract.errors import as_number, described, mistake
 from xent.contract.rows import Rows
 from xent.explanation.source import RowSource
 from xent.explanation.trace import ClassTrace, Descent, Rest, RowTrace, Step
+from xent.explanation.units import in_all_units
 from xent.statistics import backend
 from xent.statistics.rows import canonical_statistics
 
@@ -64,6 +65,7 @@ def trace_row(source: RowSource, extent: Extent, factor: float = 1.0) -> RowTrac
     shown = _shown(columns.p, source, extent.top)
     classes = _classes(source, columns, shown, factor)
     entropy = float(cost(source.target, -source.target.log()).sum())
+    _, bits, perplexity = in_all_units(columns.cross_entropy)
     return RowTrace(
         position=source.position,
         class_count=len(source.logits),
@@ -75,14 +77,15 @@ def trace_row(source: RowSource, extent: Extent, factor: float = 1.0) -> RowTrac
         lse=columns.lse,
         classes=classes,
         rest=_rest(source, columns, shown, factor),
+        target_sum=float(source.target.sum()),
         mass=float(source.mass.sum()),
         sample_weight=source.sample_weight,
         loss=source.sample_weight * columns.loss,
         cross_entropy=columns.cross_entropy,
         entropy=entropy,
         divergence=columns.cross_entropy - entropy,
-        bits=columns.cross_entropy / math.log(2),
-        perplexity=_exp(columns.cross_entropy),
+        bits=bits,
+        perplexity=perplexity,
         uniform_guess=source.sample_weight
         * float(source.mass.sum())
         * math.log(len(source.logits)),
@@ -197,10 +200,3 @@ def _descent(source: RowSource, shown: list[int], extent: Extent) -> Descent | N
         moving = columns.gradient if source.free is None else columns.gradient * source.free
         x = x - extent.step_size * source.sample_weight * moving
     return Descent(extent.step_size, tuple(steps))
-
-
-def _exp(value: float) -> float:
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return math.inf

@@ -76,6 +76,10 @@ class RowSource:
         """weight · target, ``[C]``."""
         return self.target if self.weight is None else self.weight * self.target
 
+    def called(self, index: int) -> str:
+        """The class in a sentence: by its name, or as "class 3"."""
+        return f"class {index}" if self.names is None else self.names[index]
+
     def name(self, index: int) -> str:
         """The name of a class; its number if it has none."""
         return str(index) if self.names is None else self.names[index]

@@ -94,8 +94,10 @@ class RowTrace:
     """log Σ_c exp x_c = maximum + log exp_sum."""
     classes: tuple[ClassTrace, ...]
     rest: Rest | None
+    target_sum: float
+    """Σ_c target: 1 for a label that is a distribution."""
     mass: float
-    """Σ_c weight · target: 1 without weights."""
+    """Σ_c weight · target."""
     sample_weight: float
     loss: float
     """sample_weight · Σ_c term."""

@@ -79,19 +79,10 @@ def explained_binary(
     x, y, options = inputs.logits, inputs.target, inputs.options
     with torch.no_grad():
         value = binary_cross_entropy_with_logits(x, y, **options)
-        # Half types are not rounded before they are summed.
-        each = binary_cross_entropy_with_logits(
-            x.to(accumulation(x.dtype)),
-            y.to(accumulation(y.dtype)) if y.is_floating_point() else y,
-            **{**options, "reduction": "none"},
-        )
     ignored = ignored_of(inputs)
+    losses = _binary_losses(inputs, ignored, reduction)
     count = x.numel() if ignored is None else x.numel() - int(ignored.sum())
     divisor = float(count) if reduction.mode == "mean" else None
-    labels = (y.flatten().cpu() > 0.5).long()
-    counts = torch.ones(x.numel()) if ignored is None else (~ignored).double()
-    shares = counts if reduction.mode == "mean" else None
-    losses = Losses(each.flatten().cpu(), shares, ignored, labels, tuple(x.shape))
     place = None if row is None else place_of(row, tuple(x.shape))
     sides, answers = sides_of(class_names, x, place), sides_of(class_names, x, None)
     words = "the number of elements that count"
@@ -156,6 +147,27 @@ def call_of(inputs: Inputs) -> Call:
     return checked_call(inputs.logits, inputs.target, **of_a_position)
 
 
+def _binary_losses(inputs: Inputs, ignored: Tensor | None, reduction: Reduction) -> Losses:
+    """The same for the elements of a binary loss, each of which adds 1."""
+    x, y = inputs.logits, inputs.target
+    # Half types are not rounded before they are summed.
+    y = y.to(accumulation(y.dtype)) if y.is_floating_point() else y
+    options = {**inputs.options, "reduction": "none"}
+    with torch.no_grad():
+        each = binary_cross_entropy_with_logits(x.to(accumulation(x.dtype)), y, **options)
+    flat = y.flatten().cpu()
+    counts = torch.ones_like(flat, dtype=torch.bool) if ignored is None else ~ignored
+    yes = flat[counts].double().mean() if counts.any() else None
+    return Losses(
+        each.flatten().cpu(),
+        counts.double() if reduction.mode == "mean" else None,
+        ignored,
+        (flat > 0.5).long(),
+        tuple(x.shape),
+        None if yes is None else torch.stack([1 - yes, yes]),
+    )
+
+
 def _losses(call: Call, reduction: Reduction) -> Losses:
     """What each position costs, by the formula of the loss, and what it adds to the divisor."""
     losses = position_losses(
@@ -176,7 +188,24 @@ def _losses(call: Call, reduction: Reduction) -> Losses:
         None if valid is None else ~valid.flatten().cpu(),
         labels.flatten().cpu(),
         call.layout.positions,
+        _frequencies(call),
     )
+
+
+def _frequencies(call: Call) -> Tensor | None:
+    """The mean label over the positions that count, ``[C]``."""
+    valid = call.rows.valid
+    count = call.layout.count if valid is None else int(valid.sum())
+    if not count:
+        return None
+    if call.rows.target is not None:
+        index = call.rows.target if valid is None else call.rows.target[valid]
+        return index.flatten().bincount(minlength=call.layout.classes).double().cpu() / count
+    if call.rows.probabilities is None:
+        raise LookupError("a call without a target has no labels")
+    q = call.rows.probabilities.double()
+    q = q if valid is None else q.masked_fill(~valid.unsqueeze(1), 0)
+    return q.sum((0, 2)).cpu() / count
 
 
 def _divisor(call: Call, reduction: Reduction) -> float | None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xent.explanation.blocks import Block, Code, Heading, short
+from xent.explanation.blocks import (
+    REST,
+    Block,
+    Code,
+    Heading,
+    Paragraph,
+    Row,
+    number,
+    short,
+    visible,
+)
 from xent.explanation.drawn import Drawn
 from xent.explanation.source import RowSource
-from xent.explanation.trace import ClassTrace, RowTrace
+from xent.explanation.trace import ClassTrace, Rest, RowTrace
 
 if TYPE_CHECKING:
     from xent.explanation.explanation import Explanation
@@ -60,9 +70,10 @@ class Quotes:
         """Several, ``name 0``, ``name 1`` and so on."""
         return [self(f"{name} {n}", value) for n, value in enumerate(values)]
 
-    def vector(self, name: str, values: Iterable[float]) -> str:
-        """Several in parentheses."""
-        return f"({', '.join(self.all(name, values))})"
+    def vector(self, name: str, values: Iterable[float], rest: Rest | None = None) -> str:
+        """Several in parentheses; it says so if there are others."""
+        others = f", … and {self('others', rest.classes)} others" if rest else ""
+        return f"({', '.join(self.all(name, values))}{others})"
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,34 @@ class Case:
     source: RowSource
     right: ClassTrace
     rival: ClassTrace | None
+
+    def called(self, c: ClassTrace) -> str:
+        """A class in a sentence."""
+        return visible(self.source.called(c.index))
+
+    def rest_row(self, values: Callable[[Rest], tuple[float | None, ...]]) -> list[Row]:
+        """The line of a table for the classes that are not shown, if there are any."""
+        rest = self.row.rest
+        if rest is None:
+            return []
+        cells = ("" if value is None else number(value) for value in values(rest))
+        return [Row((f"{rest.classes:,} others", *cells), REST)]
+
+    @property
+    def aside(self) -> tuple[Block, ...]:
+        """What an answer about a certain and plain label leaves out of this one."""
+        told, notes = self.told, []
+        if self.right.label != 1:
+            notes.append(
+                f"Your label is not all at one class: this speaks of {self.called(self.right)} as "
+                "if it were, and your gradient is the mixture of such ones."
+            )
+        if told.options.weighted or told.options.label_smoothing or told.options.sample_weighted:
+            notes.append(
+                "Your weights and your smoothing, which scale and mix this, are left out here: "
+                'ask "weights" and "smoothing".'
+            )
+        return tuple(Paragraph(f"({note})") for note in notes)
 
 
 def case_of(told: Explanation) -> Case:

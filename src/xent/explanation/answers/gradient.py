@@ -33,7 +33,7 @@ NUDGE = 0.01
 def negatives(told: Explanation, question: str, title: str) -> Answer:
     """The wrong classes are in the denominator."""
     case, say = plain_case(told), Quotes()
-    right, p = visible(case.right.name), say("p", case.right.p)
+    right, p = case.called(case.right), say("p", case.right.p)
     body: list[Block] = [
         Paragraph(
             f"The loss reads one probability, that of {right}: −log {p} = "
@@ -44,7 +44,8 @@ def negatives(told: Explanation, question: str, title: str) -> Answer:
         Formula("L = −log p_y = −x_y + log Σ_c exp x_c"),
         Paragraph(
             "Every logit stands in that sum. Raising a wrong one makes the sum larger, the share "
-            "of the right one smaller, and the loss higher, by exactly its own p:"
+            "of the right one smaller, and the loss higher: at the start by its own p for each "
+            "unit of the logit."
         ),
         Formula(
             "∂L/∂x_c = exp x_c / Σ exp x = p_c   for a wrong class;   p_y − 1   for the right one"
@@ -53,25 +54,14 @@ def negatives(told: Explanation, question: str, title: str) -> Answer:
     ]
     if case.rival is not None:
         body.append(Paragraph(_nudged(case, say)))
-    steps = case.row.descent.steps if case.row.descent else ()
-    if len(steps) > 1:
-        here = next(n for n, c in enumerate(case.row.classes) if c.index == case.right.index)
-        body.append(
-            Paragraph(
-                f"One step of descent takes p of {right} from "
-                f"{say('p before', steps[0].p[here])} to {say('p after', steps[1].p[here])}. What "
-                "it gained, the others lost: together they always sum to 1. The wrong classes "
-                "fall because there is one cake."
-            )
-        )
-    body.append(Code(_autograd(case)))
+    body += [*_one_step(case, say), *case_of(told).aside, Code(_autograd(case))]
     return Answer(question, title, tuple(body), say.numbers)
 
 
 def derivation(told: Explanation, question: str, title: str) -> Answer:
     """The chain rule through softmax, step by step."""
     case, say = plain_case(told), Quotes()
-    right = visible(case.right.name)
+    right = case.called(case.right)
     p, at_p = say("p", case.right.p), say("gradient at p", case.right.gradient_p)
     body: list[Block] = [
         Paragraph("1. The loss, as a function of the probabilities alone:"),
@@ -88,29 +78,15 @@ def derivation(told: Explanation, question: str, title: str) -> Answer:
         ),
         _chain(case),
         Paragraph(
-            "Both are p − y, with y = 1 at the right class and 0 elsewhere. For a soft label every "
+            "Both are p − y, where y is the label in numbers: 1 at the right class and 0 "
+            "elsewhere. For a soft label every "
             "class is the right one for its share: Σ_k label_k · (p_c − [c = k]) = p_c − label_c, "
-            "since the label sums to 1. And the gradients sum to Σ p − Σ y = 1 − 1 = 0: "
-            "descent moves probability about, it makes none."
+            "since the label sums to 1. ([c = k] is 1 if c is k, else 0.) And the gradients sum to "
+            "Σ p − Σ y = 1 − 1 = 0: descent leaves the average of the logits where it is."
         ),
-        Formula(f"p − y = {say.vector('gradient', (c.gradient for c in case.row.classes))}"),
+        Formula(f"p − y = {_gradient(case, say)}"),
     ]
-    if case.right.label != 1:
-        body.append(
-            Paragraph(
-                f"(Your label is soft or none, so the derivation speaks of {right} as if it were "
-                "certain; the soft gradient is the mixture of such ones.)"
-            )
-        )
-    options = told.options
-    if options.weighted or options.label_smoothing or options.sample_weighted:
-        body.append(
-            Paragraph(
-                "(Without your weights and smoothing, which only scale and mix this: ask "
-                '"weights" and "smoothing".)'
-            )
-        )
-    body.append(Code(_autograd(case)))
+    body += [*case_of(told).aside, Code(_autograd(case))]
     return Answer(question, title, tuple(body), say.numbers)
 
 
@@ -132,6 +108,34 @@ def certain(source: RowSource, index: int) -> RowSource:
     )
 
 
+def _gradient(case: Case, say: Quotes) -> str:
+    return say.vector("gradient", (c.gradient for c in case.row.classes), case.row.rest)
+
+
+def _one_step(case: Case, say: Quotes) -> list[Block]:
+    """What one step of descent does to p: not every wrong one has to fall at once."""
+    steps = case.row.descent.steps if case.row.descent else ()
+    if len(steps) < 2:
+        return []
+    before, after = steps[0].p, steps[1].p
+    here = next(n for n, c in enumerate(case.row.classes) if c.index == case.right.index)
+    words = (
+        f"One step of descent lowers every wrong logit by its own p, and takes p of "
+        f"{case.called(case.right)} from {say('p before', before[here])} to "
+        f"{say('p after', after[here])}. What it gained the others lost, together: the "
+        "probabilities are shares of one cake."
+    )
+    risen = [n for n, p in enumerate(after) if n != here and p > before[n]]
+    if risen:
+        one = max(risen, key=lambda n: after[n] - before[n])
+        words += (
+            f" (One of them may still gain for a step: {case.called(case.row.classes[one])} goes "
+            f"from {say('risen before', before[one])} to {say('risen after', after[one])}, since a "
+            "larger rival falls faster than it does.)"
+        )
+    return [Paragraph(words)]
+
+
 def _nudged(case: Case, say: Quotes) -> str:
     """What the loss does when the likeliest wrong logit is raised a little."""
     rival = case.rival or case.right
@@ -139,7 +143,7 @@ def _nudged(case: Case, say: Quotes) -> str:
     logits[rival.index] += NUDGE
     after = trace_row(replace(case.source, logits=logits), case.told.extent).loss
     return (
-        f"Try it: raise the logit of {visible(rival.name)} by {say('nudge', NUDGE)}, and the loss "
+        f"Try it: raise the logit of {case.called(rival)} by {say('nudge', NUDGE)}, and the loss "
         f"grows by {say('growth', after - case.row.loss)}, which is {say('nudge', NUDGE)} times "
         f"its p = {say('p of the rival', rival.p)}, but for the curve's bend."
     )
@@ -154,7 +158,9 @@ def _both_gradients(case: Case) -> Table:
         for c in case.row.classes
     ]
     if case.row.rest is None:
-        rows.append(Row(("sum", number(1.0), "", number(round(case.row.gradient_sum, 12))), TOTAL))
+        p = number(sum(c.p for c in case.row.classes))
+        rows.append(Row(("sum", p, "", number(round(case.row.gradient_sum, 12))), TOTAL))
+    rows += case.rest_row(lambda rest: (rest.p, None, rest.gradient))
     return Table("", ("class", "p", "∂L/∂p", "∂L/∂x = p − y"), tuple(rows))
 
 
@@ -164,7 +170,8 @@ def _chain(case: Case) -> Table:
     rows = []
     for c in case.row.classes:
         jacobian = p_y * ((c.index == case.right.index) - c.p)
-        cells = (visible(c.name), number(at_p), number(jacobian), number(at_p * jacobian))
+        # p_y cancels in the product, before it can be 0.
+        cells = (visible(c.name), number(at_p), number(jacobian), number(c.gradient))
         rows.append(Row(cells, TARGET if c.label else PLAIN))
     return Table("", ("class c", "∂L/∂p_y", "∂p_y/∂x_c", "product = ∂L/∂x_c"), tuple(rows))
 

@@ -31,17 +31,19 @@ def dense(told: Explanation, question: str, title: str) -> Answer:
     """The module of the Kaggle kernels, one line after another."""
     case, say = case_of(told), Quotes()
     classes = case.row.classes
-    logs = say.vector("log p", (c.log_p for c in classes))
-    products = say.vector("product", (_product(c.label, -c.log_p) for c in classes))
-    many = told.batch.count > 1
-    where = f" Of the {say('positions', told.batch.count)} rows this is row " if many else ""
-    where += f"{case.row.position[0]}:" if many else " Here:"
+    rest = case.row.rest
+    logs = say.vector("log p", (c.log_p for c in classes), rest)
+    products = say.vector("product", (_product(c.label, -c.log_p) for c in classes), rest)
+    where = " Here:"
+    if told.batch.count > 1:
+        place = ", ".join(map(str, case.row.position))
+        where = f" Of the {say('positions', told.batch.count)} rows this is row {place}:"
     body: list[Block] = [
         Paragraph(
             "It is given logits and labels of one shape, a row per example and a column per class, "
             f"and turns them into one number in four steps.{where} logits "
-            f"{say.vector('logit', (c.logit for c in classes))}, labels "
-            f"{say.vector('label', (c.label for c in classes))}."
+            f"{say.vector('logit', (c.logit for c in classes), rest)}, labels "
+            f"{say.vector('label', (c.label for c in classes), rest)}."
         ),
         Formula("logprobs = log_softmax(x, dim=-1)"),
         Paragraph(
@@ -60,7 +62,7 @@ def dense(told: Explanation, question: str, title: str) -> Answer:
         ),
         Formula("return loss.mean()"),
         Paragraph(
-            f"Over the examples: {value_formula(told.batch)}. With labels that are 1 at one class "
+            f"{_over_examples(told)} With labels that are 1 at one class "
             "and 0 elsewhere, that is CrossEntropyLoss with the index of the class; with mixtures, "
             "such as mixup makes, it is CrossEntropyLoss with probabilities."
         ),
@@ -78,7 +80,7 @@ def multiply(told: Explanation, question: str, title: str) -> Answer:
     """The label chooses which surprises are paid."""
     case, say = case_of(told), Quotes()
     label, p = say("label", case.right.label), say("p", case.right.p)
-    right = visible(case.right.name)
+    right = case.called(case.right)
     surprise = say("surprise", -case.right.log_p)
     if case.right.label == 1:
         reading = (
@@ -92,9 +94,9 @@ def multiply(told: Explanation, question: str, title: str) -> Answer:
         )
     body = (
         Paragraph(
-            "log_softmax gives every class its log p: a number below zero, far below where the "
-            "model holds a class for unlikely. −log p is the surprise if that class turns out to "
-            "be true. The label says how true each class is, and weighs the surprises."
+            "log_softmax gives every class log p: 0 if the model is certain of it, and the further "
+            "below zero the less likely it finds it. −log p is the surprise if that class turns "
+            "out to be true. The label says how true each class is, and weighs the surprises."
         ),
         _products(case),
         Paragraph(reading),
@@ -114,9 +116,10 @@ def over_classes(told: Explanation, question: str, title: str) -> Answer:
     classes = say("classes", told.class_count)
     count = say("positions", told.batch.count)
     products = [c.label * -c.log_p for c in case.row.classes if c.label]
+    labelled = int((case.source.label != 0).sum())
     terms = " + ".join(say.all("product", products[:6]))
-    terms += " + …" if len(products) > 6 else ""
-    zeros = told.class_count - len(products)
+    terms += " + …" if labelled > 6 else ""
+    zeros = told.class_count - labelled
     rest = f" and {say('zeros', zeros)} zeros" if zeros else ""
     total = say("loss", _total(case))
     body = (
@@ -146,7 +149,7 @@ def over_classes(told: Explanation, question: str, title: str) -> Answer:
 def index_dense(told: Explanation, question: str, title: str) -> Answer:
     """An index is a one-hot label that is not written out."""
     case, say = case_of(told), Quotes()
-    index, right = case.right.index, visible(case.right.name)
+    index, right = case.right.index, case.called(case.right)
     one_hot = _one_hot(case)
     surprise = say("loss of the index", -case.right.log_p)
     body: list[Block] = [
@@ -184,6 +187,15 @@ def index_dense(told: Explanation, question: str, title: str) -> Answer:
     return Answer(question, title, tuple(body), say.numbers)
 
 
+def _over_examples(told: Explanation) -> str:
+    """The last step; options that the module does not have are named, not shown."""
+    options = told.options
+    own = options.weighted or options.label_smoothing or options.sample_weighted
+    if own or told.batch.reduction != "mean":
+        return "Over the examples. (Your own options are left out here: the module has none.)"
+    return f"Over the examples: {value_formula(told.batch)}."
+
+
 def _one_hot(case: Case) -> str:
     if case.row.class_count > 8:
         return f"of {case.row.class_count:,} numbers, zero but for one 1"
@@ -209,6 +221,7 @@ def _products(case: Case) -> Table:
     if case.row.rest is None:
         total = short(sum(_product(c.label, -c.log_p) for c in case.row.classes))
         rows.append(Row(("sum", "", "", "", total), TOTAL))
+    rows += case.rest_row(lambda rest: (rest.p, None, rest.label, None))
     return Table("", ("class", "p", "−log p", "label", "label · (−log p)"), tuple(rows))
 
 

@@ -39,8 +39,9 @@ def smoothing(told: Explanation, question: str, title: str) -> Answer:
     case, say = case_of(told), Quotes()
     epsilon = told.options.label_smoothing or EXAMPLE_SMOOTHING
     own = told.options.label_smoothing > 0
-    sharp = trace_row(replace(case.source, label_smoothing=0.0, weight=None), told.extent)
-    smooth = trace_row(replace(case.source, label_smoothing=epsilon, weight=None), told.extent)
+    bare = replace(case.source, weight=None, sample_weight=1.0)
+    sharp = trace_row(replace(bare, label_smoothing=0.0), told.extent)
+    smooth = trace_row(replace(bare, label_smoothing=epsilon), told.extent)
     share = epsilon / told.class_count
     rows = [
         Row(
@@ -68,7 +69,8 @@ def smoothing(told: Explanation, question: str, title: str) -> Answer:
             f"The loss goes from {say('sharp loss', sharp.cross_entropy)} to "
             f"{say('smooth loss', smooth.cross_entropy)}. It can no longer reach zero: its floor "
             f"is the entropy of the target, {say('floor', smooth.entropy)}, where p equals it. A "
-            f"wrong class with p below {say('share', share)} is now raised, not lowered."
+            f"class without label and with p below {say('share', share)} is now raised, not "
+            "lowered."
         ),
         Code(
             f"{IMPORTS}\n{row_lines(case.source, weight=False)}\n"
@@ -90,35 +92,51 @@ def weights(told: Explanation, question: str, title: str) -> Answer:
     bare = replace(case.source, label_smoothing=0.0, sample_weight=1.0)
     without = trace_row(replace(bare, weight=None), told.extent)
     heavy = trace_row(replace(bare, weight=weight), told.extent)
-    right, factor = visible(case.right.name), float(weight[case.right.index])
+    right, factor = case.called(case.right), float(weight[case.right.index])
     weighs = f"Your weight of {say('weight', factor)}"
     if not own:
         weighs = f"You gave none. A weight of, say, {say('weight', factor)}"
-    cancel = "leave nothing to divide by"
-    if heavy.mass:
-        loss, mass = say("weighted loss", heavy.loss), say("mass", heavy.mass)
-        cancel = f"cancel: {loss} / {mass} = {say('cancelled', heavy.loss / heavy.mass)}"
+    one_hot = case.right.label == 1
+    what = "so" if one_hot else "with it shifts"
     body: list[Block] = [
         Paragraph(
-            f"{weighs} for {right} multiplies what {right} costs, and so its gradient: the loss "
-            f"of this row goes from {say('plain loss', without.loss)} to "
+            f"{weighs} for {right} multiplies what {right} costs, and {what} its gradient: the "
+            f"loss of this row goes from {say('plain loss', without.loss)} to "
             f"{say('weighted loss', heavy.loss)}, the gradient at {right} from "
             f"{say('plain gradient', _gradient(without, case.right.index))} to "
             f"{say('weighted gradient', _gradient(heavy, case.right.index))}."
         ),
-        Formula("loss = Σ_c weight_c · label_c · (−log p_c)"),
-        Paragraph(
-            "With class indices the mean divides by the sum of the labels' weights, not by their "
-            "number: it is a weighted mean. So weights shift attention between rows and leave the "
-            f"scale alone; and for a batch of this one row they {cancel}. With dense labels the "
-            "mean divides by the number of rows, and they do not."
+        Formula(
+            "loss = Σ_c weight_c · label_c · (−log p_c)\n"
+            "∂L/∂x_c = (Σ_k weight_k · label_k) · p_c − weight_c · label_c"
         ),
+        Paragraph(_divided(told, heavy, one_hot, say)),
         Code(
             f"{IMPORTS}\n{row_lines(replace(bare, weight=weight))}\n"
             f"result = -(weight * label * {log_softmax_of(case.source, 'label')}).sum()"
         ),
     ]
     return Answer(question, title, tuple(body), say.numbers)
+
+
+def _divided(told: Explanation, heavy: RowTrace, one_hot: bool, say: Quotes) -> str:
+    """What the mean does with weights: it depends on what the labels are."""
+    if told.kind == "binary":
+        return (
+            "The binary mean divides by the number of elements, whatever pos_weight is: a larger "
+            "weight makes the loss and every gradient of that side larger."
+        )
+    cancel = "leave nothing to divide by"
+    if heavy.mass:
+        loss, mass = say("weighted loss", heavy.loss), say("mass", heavy.mass)
+        cancel = f"cancel: {loss} / {mass} = {say('cancelled', heavy.loss / heavy.mass)}"
+    alone = f"; and for a batch of this one row they {cancel}" if one_hot else ""
+    return (
+        "With class indices the mean divides by the sum of the labels' weights, not by their "
+        "number: it is a weighted mean. So weights shift attention between rows and leave the "
+        f"scale alone{alone}. With dense labels the mean divides by the number of rows, and "
+        "weights do change the scale."
+    )
 
 
 def ignore(told: Explanation, question: str, title: str) -> Answer:
@@ -184,7 +202,7 @@ def mean(told: Explanation, question: str, title: str) -> Answer:
         gradient, divisor = case.right.gradient, batch.divisor or counting
         body.append(
             Paragraph(
-                f"The gradient is divided as well. At {visible(case.right.name)} it is "
+                f"The gradient is divided as well. At {case.called(case.right)} it is "
                 f"{say('gradient', gradient)} for this position alone, "
                 f"{say('gradient in the mean', gradient / divisor)} in a mean that divides by "
                 f"{say('divisor', divisor)}. With 'sum' it would not shrink with the batch, and "
@@ -198,8 +216,9 @@ def mean(told: Explanation, question: str, title: str) -> Answer:
             "divided by the count of all: denominator= takes that number."
         )
     )
+    equal = len({p.share for p in batch.positions if not p.ignored}) == 1
     losses = [p.loss for p in batch.positions if not p.ignored][:4]
-    if len(losses) > 2:
+    if len(losses) > 2 and equal:
         first, others = losses[:1], losses[1:]
         body.append(
             Paragraph(

@@ -33,7 +33,7 @@ HIGH = 1000.0
 def sigmoid(told: Explanation, question: str, title: str) -> Answer:
     """One cake, or a yes or no for each class."""
     case, say = case_of(told), Quotes()
-    right, logits = visible(case.right.name), case.source.logits
+    right, logits = case.called(case.right), case.source.logits
     alone = logits.sigmoid()
     others = torch.cat([logits[: case.right.index], logits[case.right.index + 1 :]])
     against = float(case.right.logit - others.logsumexp(0)) if len(others) else math.inf
@@ -45,7 +45,10 @@ def sigmoid(told: Explanation, question: str, title: str) -> Answer:
         for c in case.row.classes
     ]
     if case.row.rest is None:
-        rows.append(Row(("sum", "", number(float(1)), number(float(alone.sum()))), TOTAL))
+        whole = number(sum(c.p for c in case.row.classes))
+        rows.append(Row(("sum", "", whole, number(float(alone.sum()))), TOTAL))
+    hidden = float(alone.sum() - sum(alone[c.index] for c in case.row.classes))
+    rows += case.rest_row(lambda rest: (None, rest.p, hidden))
     body = (
         Paragraph(
             "Softmax shares one cake: the probabilities sum to 1, so raising one logit lowers all "
@@ -90,12 +93,12 @@ def log_softmax(told: Explanation, question: str, title: str) -> Answer:
         ),
         Formula("log p_c = (x_c − max x) − log Σ_k exp(x_k − max x)"),
         Paragraph(
-            f"Here, for {visible(right.name)}: ({say('logit', right.logit)} − "
+            f"Here, for {case.called(right)}: ({say('logit', right.logit)} − "
             f"{_in_parentheses(say('maximum', row.maximum))}) − log "
             f"{say('exp sum', row.exp_sum)} = {say('log p', right.log_p)}. "
             "Its largest exponential is exp 0 = 1, so nothing overflows, and a tiny probability "
             "stays a number of ordinary size: "
-            f"{visible(lowest.name)} has p = {say('lowest p', lowest.p)} and log p = "
+            f"{case.called(lowest)} has p = {say('lowest p', lowest.p)} and log p = "
             f"{say('lowest log p', lowest.log_p)}."
         ),
         Paragraph(
