@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -12,7 +14,8 @@ import test_why
 from explained import asked
 from test_planted_errors import plant
 from xent.explanation import batch, code, document, row, source, tracing
-from xent.explanation.answers import answer, gradient, labels, options, softmax
+from xent.explanation.answers import gradient, labels, options, softmax
+from xent.explanation.why import ANSWERS
 
 PLANTED = [
     # a wrong sign
@@ -62,7 +65,6 @@ PLANTED = [
     (code, "exact.float().double().nan_to_num(), exact", "exact, exact"),
     (document, "if isinstance(value, float) and not math.isfinite(value)", "if False"),
     # words that say something else
-    (answer, "return short(value)", "return short(2 * value)"),
     (gradient, "logits[rival.index] += NUDGE", "logits[rival.index] -= NUDGE"),
     (gradient, "label_smoothing=0.0, sample_weight=1.0", "sample_weight=1.0"),
     (labels, "return label * surprise if label else 0.0", "return surprise"),
@@ -77,7 +79,7 @@ PLANTED = [
 def run_the_tests() -> None:
     """A corner of the grid, large enough to see any of the errors above."""
     torch.manual_seed(20)
-    kinds = ("index of positions", "dense last axis", "binary")
+    kinds = ("index of positions", "dense last axis", "binary", "binary flat")
     cases = [asked(kind, "everything", torch.float64) for kind in kinds]
     for case in [*cases, asked("index", "two ignored", torch.float64)]:
         test_explain.check_row(case)
@@ -109,5 +111,8 @@ def test_without_an_error_they_pass() -> None:
 )
 def test_a_planted_error_is_caught(module, right, wrong, monkeypatch) -> None:
     plant(module, right, wrong, monkeypatch)
+    for question, (title, speak) in ANSWERS.items():
+        planted = getattr(sys.modules[speak.__module__], speak.__name__)
+        monkeypatch.setitem(ANSWERS, question, (title, planted))
     with pytest.raises((AssertionError, ValueError)):  # JSON refuses NaN with a ValueError
         run_the_tests()
