@@ -78,8 +78,8 @@ def explained_binary(
     with torch.no_grad():
         value = binary_cross_entropy_with_logits(x, y, **options)
         # Half types are not rounded before they are summed.
-        wide = [t.to(accumulation(t.dtype)) if t.is_floating_point() else t for t in (x, y)]
-        each = binary_cross_entropy_with_logits(*wide, **{**options, "reduction": "none"})
+        wide, truth = (t.to(accumulation(t.dtype)) if t.is_floating_point() else t for t in (x, y))
+        each = binary_cross_entropy_with_logits(wide, truth, **{**options, "reduction": "none"})
     ignored = None
     if options["ignore_index"] is not None:
         ignored = equal_to_any(y, ignored_values(options["ignore_index"])).flatten().cpu()
