@@ -251,7 +251,7 @@ def test_a_process_prints_neither_warnings_nor_escapes() -> None:
 
 
 def test_an_encoding_without_minus_signs_is_no_traceback() -> None:
-    for form in ("terminal", "text", "html"):
+    for form in ("terminal", "text"):
         done = in_a_process("explain", *PETS, "--format", form, PYTHONIOENCODING="ascii")
         assert (done.returncode, done.stderr) == (0, "")
 
