@@ -209,7 +209,7 @@ def asked(kind: str, options: str, dtype: torch.dtype) -> Asked:
     wanted, given = dict(OPTIONS[options]), dict(given)
     axis = given.get("dim", 1 if len(shape) > 1 else 0) % len(shape)
     positions = shape if labels == "binary" else shape[:axis] + shape[axis + 1 :]
-    logits = (2 * torch.randn(shape, generator=random)).to(dtype)
+    logits = (2 * torch.randn(shape, generator=random, dtype=torch.float64)).to(dtype)
     if labels == "index":
         target = torch.randint(shape[axis], positions, generator=random)
     elif labels == "dense":
@@ -224,7 +224,7 @@ def asked(kind: str, options: str, dtype: torch.dtype) -> Asked:
         given["ignore_index"] = ignored[0] if len(ignored) == 1 else list(ignored)
     if wanted.pop("weight", False):
         size = shape[-1:] if labels == "binary" else shape[axis : axis + 1]
-        weight = (0.25 + torch.rand(size, generator=random)).to(dtype)
+        weight = (0.25 + torch.rand(size, generator=random, dtype=torch.float64)).to(dtype)
         given["pos_weight" if labels == "binary" else "weight"] = weight
     if wanted.pop("factor", False):
         # In steps of 1/4, which every dtype holds; the last position weighs nothing.

@@ -214,7 +214,12 @@ def test_numbers_come_as_lists_and_arrays(function) -> None:
     assert xent.explain_binary(x, dense, row=2).row.position == (0, 2)
 
 
-def test_one_number_is_a_logit() -> None:
+def test_numbers_typed_in_keep_their_digits() -> None:
+    told = xent.explain([[0.1, 0.3]], [[0.7, 0.3]], weight=[0.1, 1.3], sample_weight=[0.1])
+    first = told.row.classes[0]
+    assert (first.logit, first.label, first.weight, told.row.sample_weight) == (0.1, 0.7, 0.1, 0.1)
+    yes = xent.explain_binary(0.1, 0.7).row.classes[1]
+    assert (yes.logit, yes.label) == (0.1, 0.7)
     told = xent.explain_binary(2.0, 1)
     assert told.row.position == ()
     assert told.batch.value == pytest.approx(math.log1p(math.exp(-2)))

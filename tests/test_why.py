@@ -159,7 +159,13 @@ def expected(question: str, plain: Plain) -> dict[str, float]:
         return {"label": plain.label[right], "p": p[right], "surprise": surprise}
     if question in ("sum", "dense"):
         count = {"positions": len(truth.rows)} if question == "sum" or len(truth.rows) > 1 else {}
-        return {"loss": plain.cost(plain.label), **count}
+        products = (plain.label * -plain.log_p.masked_fill(plain.label == 0, 0)).tolist()
+        if question == "sum":  # of the classes that the label names
+            products = [p for p in products if p][:6]
+        elif classes > 12:
+            products = []
+        each = {f"product {n}": p for n, p in enumerate(products)}
+        return {"loss": plain.cost(plain.label), **count, **each}
     if question == "index-vs-dense":
         soft = {"loss of the label": plain.cost(plain.label)} if plain.label[right] != 1 else {}
         return {"index": right, "loss of the index": surprise, **soft}
@@ -186,7 +192,7 @@ def expected(question: str, plain: Plain) -> dict[str, float]:
             "weighted loss": plain.cost(mass), "plain gradient": light[right],
             "weighted gradient": heavy[right],
         }  # fmt: skip
-        if mass.sum():
+        if mass.sum() and not plain.asked.binary and plain.label[right] == 1:
             found |= {"mass": mass.sum(), "cancelled": plain.cost(mass) / mass.sum()}
         return found
     if question == "ignore":
@@ -203,7 +209,8 @@ def expected(question: str, plain: Plain) -> dict[str, float]:
         divisor = truth.divisor if mode == "mean" else counting
         own = truth.gradient(truth.losses)[right]
         found = {"gradient": own, "gradient in the mean": own / divisor, "divisor": divisor}
-        if counting > 2:
+        shares = truth.shares.detach()[truth.counts]
+        if counting > 2 and (mode != "mean" or len(set(shares.tolist())) == 1):
             first, *rest = losses[:4]
             average = sum(rest) / len(rest)
             found["example count"] = 1 + len(rest)

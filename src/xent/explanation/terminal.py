@@ -72,9 +72,32 @@ def _block(block: Block, width: int) -> RenderableType:
             return Group(caption, table) if block.caption else table
 
 
-def _table(table: Table, width: int) -> RichTable:
+def _table(table: Table, width: int) -> RenderableType:
+    """One table; where its numbers have no room beside each other, several below each other."""
     widths, bars = _widths(table), table.bars()
+    if widths[0] + sum(w + GAP for w in widths[1:]) > width:
+        # Long headers and labels are cut short; no number is as long.
+        widths = [widths[0], *(min(w, NAME) for w in widths[1:])]
     shown = _shown(table, widths, bars, width)
+    parts = [_part(table, part, widths, bars, width) for part in _parts(shown, widths, width)]
+    return Group(*parts) if len(parts) > 1 else parts[0]
+
+
+def _parts(shown: list[int], widths: list[int], width: int) -> Iterator[list[int]]:
+    """Columns that fit beside the names, over and over."""
+    name = min(widths[0], NAME)
+    part: list[int] = []
+    for n in shown[1:]:
+        if part and name + sum(widths[m] + GAP for m in (*part, n)) > width:
+            yield [0, *part]
+            part = []
+        part.append(n)
+    yield [0, *part]
+
+
+def _part(
+    table: Table, shown: list[int], widths: list[int], bars: list[bool], width: int
+) -> RichTable:
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for n in shown:
         words = n == 0
