@@ -13,7 +13,7 @@ import test_explain_written
 import test_why
 from explained import asked
 from test_planted_errors import plant
-from xent.explanation import batch, code, document, row, source, tracing
+from xent.explanation import batch, code, document, pair, row, source, tracing, units
 from xent.explanation.answers import gradient, labels, options, softmax
 from xent.explanation.why import ANSWERS
 
@@ -31,14 +31,14 @@ PLANTED = [
     (row, "gradient_reduced=gradient * factor", "gradient_reduced=gradient"),
     (row, "extent.step_size * source.sample_weight * moving", "extent.step_size * moving"),
     (row, "number, source.sample_weight * columns.loss", "number, columns.loss"),
-    (row, "columns.cross_entropy / math.log(2)", "columns.cross_entropy"),
+    (units, "nats / math.log(2)", "nats"),
     (row, "* math.log(len(source.logits))", "* 1.0"),
     (row, "exp_sum=1 + plain.rest.item()", "exp_sum=plain.rest.item()"),
     (row, "columns.gradient * source.free", "columns.gradient"),
     (source, "label_smoothing=call.label_smoothing", "label_smoothing=0.0"),
     (source, "weight=None if rows.weight is None else _exact(rows.weight)", "weight=None"),
-    (tracing, 'label_smoothing=float(options["label_smoothing"])', "label_smoothing=0.0"),
-    (tracing, 'sample_weight=at_place(options["weight"])', "sample_weight=1.0"),
+    (pair, 'label_smoothing=float(options["label_smoothing"])', "label_smoothing=0.0"),
+    (pair, 'sample_weight=at_place(options["weight"])', "sample_weight=1.0"),
     # another row, class or position
     (source, "rows.logits[outer, :, inner]", "rows.logits[outer, :, 0]"),
     (source, "label[index] = 1", "label[0] = 1"),
@@ -52,7 +52,7 @@ PLANTED = [
     (tracing, "return 1 / divisor if divisor else 0.0", "return 1.0"),
     (tracing, "float(call.divisor(reduction.denominator))", "float(call.layout.count)"),
     (tracing, "x.numel() - int(ignored.sum())", "x.numel()"),
-    (batch, "labels[counts.bool()]", "labels"),
+    (tracing, "else call.rows.target[valid]", "else call.rows.target"),
     # ignored rows, and classes without mass, that are not inert
     (row, "if source.ignored:", "if False:"),
     (row, "if not extent.steps or source.ignored", "if not extent.steps"),
@@ -61,7 +61,7 @@ PLANTED = [
     (code, "options.append(\"weight=w\")", "pass"),
     (code, "losses = losses * counts", "losses = losses"),
     # lost digits
-    (batch, "torch.tensor(scalar, dtype=torch.float64)", "torch.tensor(scalar)"),
+    (batch, "frequencies.double()", "frequencies.half()"),
     (code, "exact.float().double().nan_to_num(), exact", "exact, exact"),
     (document, "if isinstance(value, float) and not math.isfinite(value)", "if False"),
     # words that say something else

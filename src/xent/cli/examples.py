@@ -46,6 +46,12 @@ def _padded() -> Example:
     return Example(LabelledLogits(logits, labels, names=("noun", "verb", "other")))
 
 
+def _apart() -> Example:
+    """Logits so far apart that float32 has no number for the least probability."""
+    logits = torch.tensor([60.0, 40.0, -50.0], dtype=_DOUBLE)
+    return Example(LabelledLogits(logits, torch.tensor(1), names=("cat", "dog", "bird")))
+
+
 def _mail() -> Example:
     """One logit, yes or no."""
     logits, labels = torch.tensor([2.0], dtype=_DOUBLE), torch.tensor([0])
@@ -57,5 +63,6 @@ EXAMPLES = {
     "dense": _leaves(),
     "4x27": _letters(),
     "padded": _padded(),
+    "apart": _apart(),
     "binary": _mail(),
 }

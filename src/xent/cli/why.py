@@ -17,6 +17,7 @@ FITTING = {
     "sum": "dense",
     "ignore": "padded",
     "mean": "padded",
+    "log-softmax": "apart",
 }
 """The example that suits a question, if nothing was typed in; ``gradient`` suits the others."""
 
