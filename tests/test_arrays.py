@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xent.cli.arrays import BadInput, numbers, position, target_of, words
+from xent.cli.arrays import numbers, position, target_of, words
+from xent.cli.mistakes import BadInput
 
 NAMES = ("cat", "dog", "bird")
 

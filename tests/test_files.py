@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from xent.cli.arrays import BadInput, shown
-from xent.cli.demo import MissingExtra
+from xent.cli.arrays import shown
 from xent.cli.files import LabelledLogits, opening, read_labelled_logits
 from xent.cli.main import OneLineErrors
+from xent.cli.mistakes import BadInput, MissingExtra
 
 LOGITS = torch.tensor([[1.5, -2.0, 0.25], [0.0, -math.inf, 3.0]])
 SUFFIXES = [".npy", ".npz", ".csv", ".json", ".pt", ".pth", ".safetensors"]

@@ -49,6 +49,10 @@ __all__ = [
 _EXPLANATION = ("Explanation", "explain", "explain_binary")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Explanations are loaded when they are first asked for: most programs never do."""
     if name not in _EXPLANATION:

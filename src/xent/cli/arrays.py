@@ -11,20 +11,16 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import torch
 from torch import Tensor
 
+from xent.cli.mistakes import BadInput
 from xent.contract.errors import mistake
 
 SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 # Control characters, lone surrogates and separators of lines: a terminal obeys them, or cannot
 # encode them. Invisible joiners (Cf) stay: emoji and several scripts are written with them.
 UNSHOWABLE = {"Cc", "Cs", "Zl", "Zp"}
-
-
-class BadInput(click.UsageError):
-    """Something typed in, or a file, that cannot be read: one line, and exit code 2."""
 
 
 def shown(name: str | Path) -> str:

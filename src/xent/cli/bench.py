@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xent.cli.demo import MissingExtra, threads_of_torch
+from xent.cli.demo import threads_of_torch
+from xent.cli.mistakes import MissingExtra
 
 if TYPE_CHECKING:
     from xent.benchmark.measurement import Plan

@@ -10,11 +10,7 @@ from contextlib import contextmanager
 import click
 import torch
 
-
-class MissingExtra(click.ClickException):
-    """A package that is not installed; the message names the command that installs it."""
-
-    exit_code = 2
+from xent.cli.mistakes import MissingExtra
 
 
 @click.command(short_help="Train on real digits: torch's loss and xent's, side by side.")

@@ -11,9 +11,10 @@ import click
 import torch
 from torch import Tensor
 
-from xent.cli.arrays import BadInput, numbers, position, target_of, words
+from xent.cli.arrays import numbers, position, target_of, words
 from xent.cli.examples import EXAMPLES
 from xent.cli.files import LabelledLogits, read_labelled_logits
+from xent.cli.mistakes import BadInput
 from xent.contract.errors import mistake
 from xent.explanation import Explanation, explain, explain_binary
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xent.cli.arrays import BadInput
 from xent.cli.inputs import Typed, of_a_call
+from xent.cli.mistakes import BadInput
 from xent.contract.errors import mistake
 
 if TYPE_CHECKING:

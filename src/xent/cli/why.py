@@ -6,8 +6,8 @@ import json
 
 import click
 
-from xent.cli.arrays import BadInput
 from xent.cli.inputs import Typed, of_a_call
+from xent.cli.mistakes import BadInput
 from xent.explanation import QUESTIONS
 from xent.explanation.document import plain
 

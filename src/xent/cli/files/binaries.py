@@ -13,11 +13,11 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from xent.cli.arrays import BadInput, class_names
-from xent.cli.demo import MissingExtra
+from xent.cli.arrays import class_names
 from xent.cli.files import nested
 from xent.cli.files.keys import place, roles
 from xent.cli.files.opening import loading, require_size
+from xent.cli.mistakes import BadInput, MissingExtra
 from xent.contract.errors import mistake
 
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

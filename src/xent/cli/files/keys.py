@@ -5,7 +5,8 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Hashable, Iterable
 
-from xent.cli.arrays import BadInput, shown
+from xent.cli.arrays import shown
+from xent.cli.mistakes import BadInput
 from xent.contract.errors import mistake
 
 KEYS = {

@@ -11,10 +11,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from xent.cli.arrays import BadInput, shown
+from xent.cli.arrays import shown
 from xent.cli.files.binaries import read_npy, read_npz, read_pt, read_safetensors
 from xent.cli.files.opening import opened, require_size
 from xent.cli.files.texts import read_csv, read_json
+from xent.cli.mistakes import BadInput
 from xent.contract.errors import mistake, plain, shape
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xent.cli.arrays import BadInput, class_names
+from xent.cli.arrays import class_names
+from xent.cli.mistakes import BadInput
 from xent.contract.errors import mistake
 
 DEEPEST = 8  # axes; more is a mistake in every loss

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from xent.cli.arrays import BadInput, shown
+from xent.cli.arrays import shown
+from xent.cli.mistakes import BadInput
 from xent.contract.errors import mistake
 
 LARGEST = 4 * 2**30

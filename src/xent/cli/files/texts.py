@@ -15,10 +15,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from xent.cli.arrays import BadInput, class_index, class_names, number
+from xent.cli.arrays import class_index, class_names, number
 from xent.cli.files import nested
 from xent.cli.files.keys import KEYS, place, role, roles
 from xent.cli.files.opening import decoded, loading
+from xent.cli.mistakes import BadInput
 from xent.contract.errors import mistake
 
 
