@@ -14,7 +14,7 @@ from xent.explanation.html import as_body
 from xent.explanation.page.assembly import assembled
 from xent.explanation.page.state import state_of
 
-SHOWN = """() => [...document.querySelectorAll("output[data-name]")].filter(e => e.dataset.value)
+SHOWN = """() => [...document.querySelectorAll("[data-name]")].filter(e => e.dataset.value)
     .map(e => [e.dataset.name, e.dataset.class ?? e.dataset.place ?? null, e.dataset.value])"""
 PETS = ("cat", "dog", "bird")
 CONTRAST = Path(__file__).parent / "contrast.js"
@@ -73,6 +73,7 @@ def grid() -> dict[str, xent.Explanation]:
     cases = {
         "certain": xent.explain(double([30, 0, -2]), torch.tensor([0])),
         "overflow": xent.explain(double([1000, 990, 980]), torch.tensor([1])),
+        "infinite": xent.explain(double([math.inf, 0, 1]), torch.tensor([1])),
         "masked": xent.explain(double([1, -math.inf, 0]), torch.tensor([0])),
         "ignored": xent.explain(x, torch.tensor([0, 1, -100, -100]), row=2),
         "all ignored": xent.explain(x[:2], torch.tensor([-100, -100])),
@@ -198,11 +199,61 @@ def test_a_soft_label_keeps_its_sum(browser_page) -> None:
 
 def test_the_guess_comes_before_the_answer(browser_page) -> None:
     visit = browser_page(default_page())
-    table = visit.page.locator(".after-guess")
+    table = visit.page.locator(".pairs")
     assert not table.is_visible()
     visit.page.click('[data-guess="stays"]')
+    visit.settle()
     assert table.is_visible()
-    assert "dog falls" in visit.page.locator(".guess .said").text_content()
+    assert "dog falls" in visit.page.locator(".guess .verdict").text_content()
+    raised = double(math.log(0.1), math.log(0.7) + 0.1, math.log(0.2)).log_softmax(0)
+    reason = visit.page.locator(".guess .reason").text_content()
+    assert f"the loss from 2.3026 to {-raised[0].item():.4f}" in reason
+
+
+def test_another_label_is_another_question(browser_page) -> None:
+    visit = browser_page(default_page())
+    visit.page.click('[data-guess="falls"]')
+    visit.page.get_by_role("radio", name="the label is dog").check()
+    visit.settle()
+    assert not visit.page.locator(".after-guess").first.is_visible()
+    assert "what does the logit of bird" in visit.page.locator(".guess").text_content()
+
+
+def test_a_smoothed_label_is_read_everywhere(browser_page) -> None:
+    told = xent.explain(double(0.1, 0.7, 0.2).log(), torch.tensor(0), label_smoothing=0.5)
+    visit = browser_page(page_of(told))
+    visit.page.click('[data-guess="falls"]')
+    assert "its share of the label is 0.1667" in visit.page.locator(".verdict").text_content()
+
+
+def test_the_scale_stays_as_long_as_a_logit_is_held(browser_page) -> None:
+    visit = browser_page(default_page())
+    visit.page.get_by_role("textbox", name="logit of cat").fill("1000")
+    visit.page.keyboard.press("Tab")
+    visit.settle()
+    slider = visit.page.get_by_role("slider", name="logit of cat")
+    box = slider.bounding_box()
+    place = (box["x"] + 5, box["y"] + box["height"] / 4)
+    visit.page.mouse.move(*place)
+    visit.page.mouse.down()
+    for _ in range(3):
+        visit.page.mouse.move(place[0], place[1] + 1)
+        visit.settle()
+        visit.page.mouse.move(*place)
+        visit.settle()
+    assert numbers(visit)["classes.logit", "0"] == pytest.approx(500, abs=20)
+    visit.page.mouse.up()
+
+
+def test_removing_a_row_leaves_the_one_looked_at(browser_page) -> None:
+    visit = batch_of_three(browser_page)
+    visit.page.get_by_role("radio", name="look at row 2").check()
+    visit.settle()
+    before = numbers(visit)["row.loss", None]
+    visit.page.get_by_role("button", name="remove row 0").click()
+    visit.settle()
+    assert numbers(visit)["row.loss", None] == before
+    assert visit.page.evaluate("document.activeElement.name") == "current"
 
 
 def test_steps_of_descent_are_those_of_explain(browser_page) -> None:

@@ -44,7 +44,7 @@ def trace_batch(
     place: int | None,
 ) -> BatchTrace:
     """All of a batch in short: ``place`` is the position that is explained, and always shown."""
-    scalar = value.item() if value.ndim == 0 or value.numel() == 1 else None
+    scalar = value.item() if value.ndim == 0 else None
     _, bits, perplexity = (None, None, None) if scalar is None else in_all_units(scalar)
     return BatchTrace(
         shape=batch.shape,

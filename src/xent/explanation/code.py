@@ -14,8 +14,8 @@ from xent.explanation.source import RowSource
 if TYPE_CHECKING:
     from xent.explanation.explanation import Explanation
 
-LINE = 64
-"""Characters of a line of numbers: the code stays within 80 columns."""
+LINE = 56
+"""Characters of a line of numbers."""
 WHOLE = 400
 """Logits up to which a call is written down whole, and not only its row."""
 IMPORTS = "import torch\nimport torch.nn.functional as F"

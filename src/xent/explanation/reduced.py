@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from xent.explanation.blocks import (
@@ -25,6 +26,7 @@ from xent.explanation.trace import BatchTrace, PositionTrace, RowTrace
 if TYPE_CHECKING:
     from xent.explanation.explanation import Explanation
 
+HALVES = ("float16", "bfloat16")
 WRITTEN_OUT = 6
 """Positions up to which a sum is written out."""
 
@@ -36,7 +38,7 @@ def of_batch(told: Explanation) -> list[Block]:
     if batch.count != 1:
         blocks.append(_positions(batch, row))
     blocks.append(Formula(value_formula(batch)))
-    if batch.reduction == "mean":
+    if batch.reduction == "mean" and not (batch.count == 1 and batch.divisor == 1):
         blocks.append(Paragraph(_denominator(batch)))
     if row is not None and not row.ignored and batch.divisor not in (None, 0, 1):
         blocks.append(
@@ -52,15 +54,17 @@ def value_formula(batch: BatchTrace) -> str:
     """The value, from the losses and the divisor in numbers."""
     if batch.value is None or batch.reduction == "none":
         return f"reduction='none': {counted(batch.count, 'loss', 'losses')}, one per position"
-    value = short(batch.value)
+    value = f"{short(batch.value)} nats"
+    if batch.value_dtype in HALVES:
+        value += f", rounded to {batch.value_dtype}"
     terms = [p.loss for p in batch.positions if not p.ignored]
     complete = len(batch.positions) == batch.count
     losses = f"{short(batch.total)}"
     if complete and 1 < len(terms) <= WRITTEN_OUT:
         losses = f"({' + '.join(map(short, terms))})"
     if batch.reduction == "sum" or batch.divisor is None:
-        return f"sum = {losses} = {value} nats"
-    return f"mean = {losses} / {_divisor(batch)} = {value} nats"
+        return f"sum = {losses} = {value}"
+    return f"mean = {losses} / {_divisor(batch)} = {value}"
 
 
 def _divisor(batch: BatchTrace) -> str:
@@ -89,7 +93,8 @@ def _positions(batch: BatchTrace, row: RowTrace | None) -> Table:
     caption = "Every position" if not hidden else "The positions of the highest losses"
     if hidden:
         shown = sum(p.loss for p in batch.positions)
-        others = (f"{hidden:,} others", "", number(batch.total - shown))
+        rest = number(batch.total - shown) if math.isfinite(shown) else ""
+        others = (f"{hidden:,} others", "", rest)
         lines.append(Row((*others, *(("",) if mean else ())), REST))
     divisor = (number(batch.divisor or 0.0),) if mean else ()
     lines.append(Row(("sum", "", number(batch.total), *divisor), TOTAL))

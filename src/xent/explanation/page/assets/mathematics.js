@@ -11,8 +11,9 @@ export function softmax(logits, rest = null) {
   // Without the largest one's own 1: log1p keeps the digits of a near certainty.
   const hidden = top < 0 ? restExp - 1 : restExp;
   const others = exp.reduce((sum, e, c) => (c === top ? sum : sum + e), hidden);
-  const expSum = 1 + others;
-  const logSum = Math.log1p(others);
+  const own = top < 0 ? 1 : exp[top]; // 1, or NaN where there is no softmax
+  const expSum = own + others;
+  const logSum = own === 1 ? Math.log1p(others) : NaN;
   return {
     maximum, shifted, exp, expSum, lse: maximum + logSum,
     p: exp.map((e) => e / expSum),
@@ -21,9 +22,14 @@ export function softmax(logits, rest = null) {
   };
 }
 
-/** mass · surprise, where what has no mass costs nothing, not NaN. */
+/** mass · surprise, where what has no mass costs nothing, however impossible it is. */
 function cost(mass, surprise) {
-  return mass === 0 ? 0 : mass * surprise;
+  return mass === 0 && surprise === Infinity ? 0 : mass * surprise;
+}
+
+/** A factor of zero leaves its sum out, whatever it is. */
+function times(factor, total) {
+  return factor === 0 ? 0 : factor * total;
 }
 
 /** One row from its logits to its gradient: the fields of the library's RowTrace. */
@@ -55,6 +61,7 @@ export function traceRow(row, options) {
 
 /** total · p − mass at a class; where p is near 1, from the others, so that no digits cancel. */
 function slope(own, total, soft, c, mass, rest) {
+  if (Number.isNaN(soft.expSum)) return NaN;
   if (soft.p[c] < 0.5) return total * soft.p[c] - own;
   const others = sum(mass.filter((_, k) => k !== c)) + rest.mass;
   const notP = sum(soft.p.filter((_, k) => k !== c)) + soft.rest.p;
@@ -72,8 +79,8 @@ function restOf(row, options, soft, sharp, even) {
 }
 
 function restTerm({ weight, sum: logits, label, label_logit: labelled }, soft, sharp, even) {
-  const mass = cost(sharp, label) + cost(even, weight);
-  return { mass, term: cost(mass, soft.lse) - cost(sharp, labelled) - cost(even, logits) };
+  const mass = times(sharp, label) + times(even, weight);
+  return { mass, term: times(mass, soft.lse) - times(sharp, labelled) - times(even, logits) };
 }
 
 /** All rows and the value they are reduced to: the fields of the library's BatchTrace. */

@@ -5,7 +5,7 @@ import { number } from "./numbers.js";
 
 /** A number that a test can find by its name, and a reader can ask where it comes from. */
 export function shown(name, place = null, attribute = "data-class") {
-  return h("output", { class: "number", "data-name": name, [attribute]: place });
+  return h("span", { class: "number", "data-name": name, [attribute]: place });
 }
 
 /** Writes a number; `how` is the calculation in words, shown when it is pointed at. */

@@ -44,7 +44,8 @@ function spell(state, batch, value, divisor, spelled) {
   show(value, batch.value, state.reduction === "sum" ? losses : `(${losses}) / (${shares})`);
   divisor.hidden = batch.divisor === null;
   show(divisor, batch.divisor ?? 1, state.denominator === null ? shares : "the number that was given");
-  const ending = Number.isNaN(batch.value) ? "NaN: nothing counts, and 0 / 0 is no number" : `${short(batch.value)} nats`;
+  const empty = batch.divisor === 0 && Number.isNaN(batch.value);
+  const ending = empty ? "NaN: nothing counts, and 0 / 0 is no number" : `${short(batch.value)} nats`;
   write(spelled, state.reduction === "sum" ? `sum = ${losses} = ${ending}` : `mean = (${losses}) / (${state.denominator === null ? shares : short(batch.divisor)}) = ${ending}`);
 }
 
@@ -63,10 +64,14 @@ function line(store, i) {
     row.label = oneHot(row.logits.length, Number(label.value));
     if (row.index !== null) row.index = Number(label.value);
   }));
-  remove.addEventListener("click", () => store.change((state) => {
-    state.rows.splice(i, 1);
-    state.current = Math.min(state.current, state.rows.length - 1);
-  }));
+  remove.addEventListener("click", () => {
+    store.change((state) => {
+      state.rows.splice(i, 1);
+      if (i < state.current) state.current -= 1;
+      state.current = Math.min(state.current, state.rows.length - 1);
+    });
+    requestAnimationFrame(() => document.querySelector('[name="current"]:checked')?.focus());
+  });
   const element = h("tr", {}, h("th", { scope: "row" }, h("label", {}, chosen, ` ${i}`)), logits, h("td", {}, label), h("td", {}, ignored), h("td", {}, loss), h("td", {}, share, remove));
   return { element, update };
 
@@ -114,7 +119,10 @@ function controls(store) {
     const count = state.weight === null ? 0 : state.names.length;
     if (weights.children.length !== count) weights.replaceChildren(...Array.from({ length: count }, (_, c) => weight(store, c)));
     [...weights.children].forEach((input, c) => {
-      if (document.activeElement !== input) input.value = short(state.weight[c]);
+      if (document.activeElement !== input) {
+        input.value = short(state.weight[c]);
+        mark(input, "aria-invalid", null);
+      }
       mark(input, "aria-label", `weight of ${state.names[c] || c}`);
     });
   }
@@ -174,7 +182,8 @@ function splitter() {
     const at = cut.valueAsNumber;
     const mean = (from, to) => sum(batch.traces.slice(from, to).map((trace) => trace.loss)) / sum(batch.shares.slice(from, to));
     const parts = [mean(0, at), mean(at)];
-    write(text, `first ${short(parts[0])}, second ${short(parts[1])}`);
+    const empty = parts.some(Number.isNaN) ? " (all its rows are ignored: 0 / 0)" : "";
+    write(text, `first ${short(parts[0])}, second ${short(parts[1])}${empty}`);
     show(wrong, (parts[0] + parts[1]) / 2, `(${short(parts[0])} + ${short(parts[1])}) / 2`);
     show(right, batch.total / sum(batch.shares), `${short(batch.total)} / ${short(sum(batch.shares))}`);
   };

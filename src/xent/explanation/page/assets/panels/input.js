@@ -5,6 +5,7 @@ import { parsed, short } from "../numbers.js";
 import { LEAST_CLASSES, MOST_CLASSES, PRESETS, oneHot, share } from "../state.js";
 import { show, shown } from "../values.js";
 import { sum } from "../mathematics.js";
+import { traced } from "../traced.js";
 
 const KEYS = { ArrowUp: 0.1, ArrowRight: 0.1, ArrowDown: -0.1, ArrowLeft: -0.1, PageUp: 1, PageDown: -1 };
 
@@ -15,11 +16,13 @@ export function mount(root, store) {
   );
   const soft = h("input", { type: "checkbox", id: "soft", onchange: () => soften(store, soft.checked) });
   const total = shown("page.label_sum");
+  const loss = shown("row.loss");
   const sumOfLabel = h("span", { class: "when-soft" }, "labels sum to ", total);
   const more = h("button", { type: "button", onclick: () => add(store) }, "Add a class");
   root.append(
     h("div", { class: "row" }, h("span", { class: "caption" }, "Begin with"), presets),
     strip,
+    h("p", { class: "result" }, "loss ", loss),
     h("div", { class: "row" }, more, h("label", { for: "soft" }, soft, " soft label"), sumOfLabel),
   );
   let columns = [];
@@ -29,19 +32,25 @@ export function mount(root, store) {
       strip.replaceChildren(...columns.map((each) => each.element));
     }
     const row = state.rows[state.current];
-    const reach = Math.max(10, ...row.logits.filter(Number.isFinite).map((x) => Math.ceil(Math.abs(x) / 10) * 10));
+    const needed = row.logits.filter(Number.isFinite).map((x) => Math.ceil(Math.abs(x) / 10) * 10);
+    // A scale that changed under the hand would carry the handle away.
+    const held = strip.querySelector("[data-held]")?.dataset.held;
+    const reach = held === undefined ? Math.max(10, ...needed) : Number(held);
     columns.forEach((each, c) => each.update(state, row, c, reach));
     soft.checked = row.index === null;
     mark(root, "data-soft", row.index === null);
+    const { trace } = traced(state);
+    show(loss, trace.loss, `${trace.terms.map(short).join(" + ")} = ${short(trace.loss)} nats`);
     show(total, sum(row.label), "the sum of the label over the classes: 1 if it is a probability");
     const fixed = state.kind === "binary" || row.rest !== null;
     more.disabled = fixed || state.names.length >= MOST_CLASSES;
   });
 }
 
-/** Another example, seen as before: the options of the reader stay. */
+/** Another example, seen as before: smoothing, reduction and step size stay. */
 function start(store, fresh) {
-  store.change((state) => Object.assign(state, fresh));
+  const { smoothing, reduction, stepSize } = store.state;
+  store.change((state) => Object.assign(state, fresh, { smoothing, reduction, stepSize }));
 }
 
 function column(store, c) {
@@ -52,6 +61,8 @@ function column(store, c) {
   const typed = h("input", { type: "text", class: "typed", inputmode: "decimal" });
   const label = h("input", { type: "radio", name: "label", class: "label" });
   const amount = h("input", { type: "range", min: 0, max: 1, step: 0.01, class: "amount when-soft" });
+  const amountText = h("span", { class: "when-soft" });
+  const p = shown("classes.p", c);
   const remove = h("button", { type: "button", class: "remove" }, "×");
   let reach = 10;
   const set = (value) => store.change((_, row) => {
@@ -73,10 +84,15 @@ function column(store, c) {
   name.addEventListener("input", () => store.change((state) => { state.names[c] = name.value; }));
   label.addEventListener("change", () => store.change((_, row) => choose(row, c)));
   amount.addEventListener("input", () => store.change((_, row) => { row.label = share(row.label, c, amount.valueAsNumber); }));
-  remove.addEventListener("click", () => drop(store, c));
+  remove.addEventListener("click", () => {
+    drop(store, c);
+    const names = () => [...document.querySelectorAll(".strip .name")];
+    requestAnimationFrame(() => names()[Math.min(c, names().length - 1)]?.focus());
+  });
   const element = h(
     "div", { class: "column", "data-class": c },
-    remove, name, slider, typed, h("label", { class: "choice" }, label, h("span", {}, " label")), amount,
+    remove, name, slider, typed, h("span", { class: "share" }, "p ", p),
+    h("label", { class: "choice" }, label, h("span", {}, " label")), amount, amountText,
   );
   return { element, update };
 
@@ -86,7 +102,14 @@ function column(store, c) {
     const fixed = state.kind === "binary" && place === 0;
     const called = state.names[place] || String(place);
     if (document.activeElement !== name) name.value = state.names[place];
-    if (document.activeElement !== typed) typed.value = short(value).replace("−", "-");
+    if (document.activeElement !== typed) {
+      typed.value = short(value).replace("−", "-");
+      mark(typed, "aria-invalid", null);
+    }
+    const { trace } = traced(state);
+    show(p, trace.p[place], `${short(trace.exp[place])} / ${short(trace.expSum)} = ${short(trace.p[place])}`);
+    mark(slider, "data-how", p.dataset.how);
+    write(amountText, `y ${short(row.label[place])}`);
     mark(typed, "aria-label", `logit of ${called}`);
     mark(slider, "aria-label", `logit of ${called}`);
     mark(slider, "aria-valuemin", -reach);
@@ -120,17 +143,21 @@ function place_(fill, handle, value, reach) {
 function drag(slider, reach, set) {
   const move = (event) => {
     const box = slider.getBoundingClientRect();
-    const value = (1 - (2 * (event.clientY - box.top)) / box.height) * reach();
+    const value = (1 - (2 * (event.clientY - box.top)) / box.height) * Number(slider.dataset.held);
     set(Math.round(value * 100) / 100);
   };
   slider.addEventListener("pointerdown", (event) => {
     if (slider.classList.contains("fixed")) return;
     slider.setPointerCapture(event.pointerId);
+    slider.dataset.held = reach();
     slider.focus();
     event.preventDefault();
     move(event);
     slider.addEventListener("pointermove", move);
-    slider.addEventListener("lostpointercapture", () => slider.removeEventListener("pointermove", move), { once: true });
+    slider.addEventListener("lostpointercapture", () => {
+      slider.removeEventListener("pointermove", move);
+      delete slider.dataset.held;
+    }, { once: true });
   });
 }
 
@@ -180,7 +207,10 @@ function drop(store, c) {
       row.logits.splice(c, 1);
       row.label.splice(c, 1);
       if (row.index !== null) choose(row, Math.max(0, row.index > c || row.index === row.logits.length ? row.index - 1 : row.index));
-      else if (sum(row.label) === 0) row.label[0] = 1;
+      else if (!row.ignored) {
+        const left = sum(row.label);
+        row.label = left > 0 ? row.label.map((q) => q / left) : oneHot(row.label.length, 0);
+      }
     }
   });
 }

@@ -11,7 +11,7 @@ const MISTAKES = {
   double: ["Softmax before the loss", "The loss takes logits and does the softmax itself. Given probabilities, it does it twice: they all lie in [0, 1], so the loss has a floor that no training gets below, and the gradient shrinks."],
   axis: ["Softmax over the wrong axis", "With dim=0 the rows of a batch share one cake instead of the classes of a row. Every class of a lone row gets p = 1."],
   half: ["exp by hand in half precision", "float16 ends at 65504: exp overflows above 11.09, ∞ / ∞ is NaN, and below −17 it is zero, whose logarithm is −∞."],
-  ignored: ["All rows ignored", "A mean over nothing is 0 / 0. One such batch, and every weight of the network is NaN."],
+  ignored: ["All rows ignored", "A mean over nothing is 0 / 0: the loss of such a batch is NaN, and so is every average it enters. Torch's own gradient is 0 there; a mean divided by hand makes every weight of the network NaN."],
 };
 
 export function mount(root, store) {
@@ -94,11 +94,11 @@ const EFFECTS = {
     return {
       loss: result.loss, gradient: result.p.some(Number.isNaN) ? NaN : gradient,
       how: `exp: ${result.exp.map(short).join(", ")}; their sum ${short(result.total)}`,
-      note: broken ? "It broke on these numbers." : "These numbers survive it; drag a logit above 11.1, or take the overflow preset.",
+      note: broken ? "It broke on these numbers." : "These numbers survive it; type a logit of 12, or take the overflow preset.",
     };
   },
   ignored() {
-    return { loss: NaN, gradient: NaN, how: "0 / 0", note: "In xent, on_empty=\"zero\" makes it 0; the gradients are 0 either way. Or divide a sum by max(count, 1)." };
+    return { loss: NaN, gradient: 0, how: "0 / 0", note: "In xent, on_empty=\"zero\" makes it 0. By hand: divide the sum by max(count, 1)." };
   },
 };
 
