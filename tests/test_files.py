@@ -389,6 +389,7 @@ def test_files_with_wrong_bytes_are_read_or_refused(tmp_path, suffix: str, flips
 
 
 @given(text=st.text("0123456789.,;\t\n\r\"'-+einfa_[]{}: −", max_size=60))
+@example('0\t""0')
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_text_of_any_kind_is_read_or_refused(tmp_path, text: str) -> None:
     for suffix in (".csv", ".json"):

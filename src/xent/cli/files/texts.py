@@ -120,7 +120,7 @@ def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
                 BadInput,
                 f"{name}: row {reader.line_num}",
                 expected="separated values",
-                got=str(error),
+                got=str(error).replace("\t", "\\t"),  # the delimiter that was expected
             ) from error
         if cells is None:
             return
