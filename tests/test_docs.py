@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.extend([str(ROOT / "benchmarks"), str(ROOT / "scripts")])
 
 import tables  # noqa: E402  # the folders of benchmarks and scripts are no packages
-import write_answers  # noqa: E402
+import write_answers  # noqa: E402  # as above
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 

@@ -129,7 +129,7 @@ def test_a_terminal_is_given_no_control_character(hostile) -> None:
 
 def printed(told: object, **options: object) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=100, **options).print(told)  # type: ignore[arg-type]
+    Console(file=stream, width=100, **options).print(told)  # type: ignore[arg-type]  # options of any kind
     return stream.getvalue()
 
 

@@ -23,11 +23,11 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.append(str(EXAMPLES))
 
 import plants_checkpoint  # noqa: E402  # the folder of the examples is no package
-import plants_data  # noqa: E402
-import plants_report  # noqa: E402
-import plants_training  # noqa: E402
-import resnet  # noqa: E402
-from plant_pathology import main  # noqa: E402
+import plants_data  # noqa: E402  # the folder of the examples is no package
+import plants_report  # noqa: E402  # the folder of the examples is no package
+import plants_training  # noqa: E402  # the folder of the examples is no package
+import resnet  # noqa: E402  # the folder of the examples is no package
+from plant_pathology import main  # noqa: E402  # the folder of the examples is no package
 
 ESCAPE = "\x1b"
 CLASSES = ("healthy", "rust", "scab")

@@ -124,6 +124,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def placed(position: tuple[int, ...]) -> str:
+    """A position as people write it: ``3``, or ``(2, 5)`` where there are more axes."""
+    return str(position[0]) if len(position) == 1 else str(position)
+
+
 def counted(count: int, word: str, plural: str = "") -> str:
     """``1 class``, ``2 classes``."""
     return f"{count:,} {word if count == 1 else plural or word + 's'}"

@@ -18,6 +18,7 @@ from xent.explanation.blocks import (
     Table,
     counted,
     number,
+    placed,
     short,
     visible,
 )
@@ -102,8 +103,7 @@ def _positions(batch: BatchTrace, row: RowTrace | None) -> Table:
 
 
 def _position(p: PositionTrace, row: RowTrace | None, mean: bool) -> Row:
-    place = str(p.position[0]) if len(p.position) == 1 else str(p.position)
     share = (number(p.share or 0.0),) if mean else ()
     role = TARGET if row is not None and p.position == row.position else PLAIN
     label = "(ignored)" if p.ignored else visible(p.label)
-    return Row((place, label, number(p.loss), *share), role)
+    return Row((placed(p.position), label, number(p.loss), *share), role)

@@ -20,6 +20,7 @@ from xent.explanation.blocks import (
     Table,
     counted,
     number,
+    placed,
     short,
     visible,
 )
@@ -67,7 +68,7 @@ def _title(told: Explanation) -> str:
     classes = (
         "" if told.kind == "binary" else f" over {counted(told.class_count, 'class', 'classes')}"
     )
-    where = f", position {_place(told.row.position)}" if told.batch.count > 1 else ""
+    where = f", position {placed(told.row.position)}" if told.batch.count > 1 else ""
     return f"{what}{classes}{where}: {_label(told)}"
 
 
@@ -77,17 +78,13 @@ def _label(told: Explanation) -> str:
     return label_in_words(told.row, told.source)
 
 
-def _place(position: tuple[int, ...]) -> str:
-    return str(position[0]) if len(position) == 1 else str(position)
-
-
 def _of_row(told: Explanation, row: RowTrace) -> list[Block]:
     stages: list[Block] = [Paragraph(SOFTMAX), _stages(told, row)]
     if told.kind == "binary":
         stages.insert(0, Paragraph(SIGMOID))
     if row.ignored:
-        told_why = "This position is ignored: it costs nothing, and no logit of it moves."
-        return [*stages, Paragraph(told_why)]
+        inert = "This position is ignored: it costs nothing, and no logit of it moves."
+        return [*stages, Paragraph(inert)]
     return [
         *stages,
         Formula(loss_formula(told, row)),

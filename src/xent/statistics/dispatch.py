@@ -90,7 +90,7 @@ def _operator_wanted() -> bool:
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler first: a second.
-_operator_wanted._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_operator_wanted._dynamo_marked_constant = True  # type: ignore[attr-defined]  # dynamo's mark
 
 
 def _numba_refusal(logits: Tensor, *others: Tensor | None) -> str | None:

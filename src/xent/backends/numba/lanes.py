@@ -56,7 +56,7 @@ class Lanes(types.Type):  # type: ignore[misc]  # numba ships no type hints
 
 
 @register_model(Lanes)
-class _LanesModel(PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(PrimitiveModel):  # type: ignore[misc]  # as above
     def __init__(self, manager: Any, lanes: Lanes) -> None:
         super().__init__(manager, lanes, lanes.llvm())
 
@@ -125,7 +125,7 @@ def _operator(symbol: Any, lower: Callable[..., Any], *, result: Any = None) -> 
     """Teaches numba an operator between lanes, or between lanes and a scalar."""
 
     @infer_global(symbol)
-    class _Typing(AbstractTemplate):  # type: ignore[misc]
+    class _Typing(AbstractTemplate):  # type: ignore[misc]  # numba's, as well
         def generic(self, args: Any, kws: Any) -> Any:
             del kws
             lanes = next((a for a in args if isinstance(a, Lanes)), None)

@@ -77,7 +77,7 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
 
     vectors = Vectors(
         vector(),  # type: ignore[arg-type]  # wanted
-        vector(),  # type: ignore[arg-type]
+        vector(),  # type: ignore[arg-type]  # wanted, too
         nll=vector(rows.target is not None),
         uniform=vector(with_uniform),
         cross=vector(rows.probabilities is not None),

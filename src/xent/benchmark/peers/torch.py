@@ -33,7 +33,7 @@ class TorchLoss:
         self._logits.grad = None
         self._value = self._loss(self._logits, self._target, **self._options)
         if self._backward:
-            self._value.backward()  # type: ignore[no-untyped-call]
+            self._value.backward()  # type: ignore[no-untyped-call]  # torch's
 
     def answer(self, rows: Tensor) -> Answer:
         """The loss and the gradient of the last run."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xent.explanation.blocks import placed
 from xent.explanation.document import plain
 from xent.explanation.explanation import Explanation
 from xent.explanation.names import place_of
@@ -124,7 +125,7 @@ def _row(source: RowSource, classes: _Classes) -> dict[str, Any]:
     position = source.position or (0,)
     index = source.label_index
     return {
-        "position": str(position[0] if len(position) == 1 else position),
+        "position": placed(position),
         "logits": source.logits[classes.shown].tolist(),
         "label": source.label[classes.shown].tolist(),
         "index": classes.shown.index(index) if index in classes.shown else None,

@@ -119,7 +119,7 @@ function column(store, c) {
     mark(slider, "aria-disabled", fixed);
     slider.classList.toggle("fixed", fixed);
     typed.disabled = fixed;
-    place_(fill, handle, value, reach);
+    stand(fill, handle, value, reach);
     label.checked = row.index === place;
     mark(label, "aria-label", `the label is ${called}`);
     amount.valueAsNumber = row.label[place];
@@ -131,7 +131,7 @@ function column(store, c) {
 }
 
 /** The bar between zero, in the middle, and the value. */
-function place_(fill, handle, value, reach) {
+function stand(fill, handle, value, reach) {
   const height = 50 * Math.min(1, Math.max(-1, value / reach));
   fill.style.bottom = `${Math.min(50, 50 + height)}%`;
   fill.style.height = `${Math.abs(height)}%`;

@@ -48,9 +48,9 @@ export function mount(root, store) {
       count = state.names.length;
       columns = STAGES.map((stage) => card(stage, count));
       const ending = [
-        ending_("Σ over classes", "The sum over the classes, the last axis, leaves one number: the loss of this row.",
+        lastCard("Σ over classes", "The sum over the classes, the last axis, leaves one number: the loss of this row.",
           [["msub", ["mo", "Σ"], ["mi", "c"]], ["mo", "−"], sub("y", "c"), ["mi", "log"], sub("p", "c")], "loss = terms.sum(-1)", loss, formula, play),
-        ending_("mean", "The losses of all rows are added and divided once.",
+        lastCard("mean", "The losses of all rows are added and divided once.",
           [["mfrac", ["mrow", ["mo", "Σ"], ["mi", "loss"]], ["mi", "N"]]], "loss.mean()", value, how),
       ];
       cards.replaceChildren(...columns.map((each) => each.element), ...ending);
@@ -119,7 +119,7 @@ function card([title, field, sentence, formula, python], count) {
   return { field, cells, rest, live, element };
 }
 
-function ending_(title, sentence, formula, python, output, live, button = null) {
+function lastCard(title, sentence, formula, python, output, live, button = null) {
   return h(
     "article", { class: "card ending" },
     h("h3", {}, title), h("p", { class: "words" }, sentence), h("p", { class: "maths" }, math(...formula)),
