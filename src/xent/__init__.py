@@ -4,10 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from xent import functional, nn
 from xent.functional import (
+    LinearRowStatistics,
     RowStatistics,
     binary_cross_entropy_with_logits,
     cross_entropy,
     dense_cross_entropy,
+    linear_cross_entropy,
+    linear_row_statistics,
     row_statistics,
 )
 from xent.nn import (
@@ -15,6 +18,7 @@ from xent.nn import (
     CrossEntropyLoss,
     DenseCrossEntropy,
     DenseCrossEntropyLoss,
+    LinearCrossEntropyLoss,
 )
 from xent.statistics import backend, empty_cache, explain_dispatch
 
@@ -31,6 +35,8 @@ __all__ = [
     "DenseCrossEntropy",
     "DenseCrossEntropyLoss",
     "Explanation",
+    "LinearCrossEntropyLoss",
+    "LinearRowStatistics",
     "RowStatistics",
     "__version__",
     "backend",
@@ -42,6 +48,8 @@ __all__ = [
     "explain_binary",
     "explain_dispatch",
     "functional",
+    "linear_cross_entropy",
+    "linear_row_statistics",
     "nn",
     "row_statistics",
 ]

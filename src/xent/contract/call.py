@@ -37,6 +37,11 @@ class Call(NamedTuple):
     natural: torch.dtype
     """What torch would return."""
 
+    @property
+    def working(self) -> torch.dtype:
+        """What is accumulated in."""
+        return accumulation(self.natural)
+
     def divisor(self, rule: Denominator | None) -> Tensor | float:
         """What ``mean`` divides by when ``denominator=rule``."""
         return divisor(rule, self.layout, self.targets, self.rows.weight, self.sample_weight)
@@ -59,18 +64,38 @@ def checked_call(
     """Checks them all, in torch's order where two are wrong at once."""
     check_logits(input, target)
     layout = layout_of(input, dim)
-    targets = canonical_targets(target, input, layout, ignore_index)
-    check_class_weight(weight, input, layout, same_dtype=targets.index is not None)
+    call = call_of(
+        input, layout, target, weight, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, sample_weight=sample_weight,
+    )  # fmt: skip
+    if call.working == torch.float64 and input.dtype != torch.float64:
+        wide = layout.rows(input.to(torch.float64))
+        call = call._replace(rows=call.rows._replace(logits=wide))
+    return call
+
+
+def call_of(
+    logits: Tensor,
+    layout: Layout,
+    target: Tensor,
+    weight: Tensor | None,
+    *,
+    ignore_index: int | Sequence[int],
+    label_smoothing: float,
+    sample_weight: Tensor | None,
+) -> Call:
+    """What is asked of checked logits; of these only shape, dtype and device are looked at."""
+    targets = canonical_targets(target, logits, layout, ignore_index)
+    check_class_weight(weight, logits, layout, same_dtype=targets.index is not None)
     label_smoothing = checked_label_smoothing(label_smoothing)
-    factors = canonical_sample_weight(sample_weight, input, layout)
+    factors = canonical_sample_weight(sample_weight, logits, layout)
     valid = jointly_valid(targets.valid, weighty_positions(sample_weight, layout))
     targets = replace(targets, valid=valid)
 
-    natural = promoted(input, weight, target if targets.index is None else None)
+    natural = promoted(logits, weight, target if targets.index is None else None)
     working = accumulation(natural)
     weight = None if weight is None else weight.to(working)
     if factors is not None:
         factors = zeroed(factors.to(working), valid)
-    logits = layout.rows(input.to(working) if working == torch.float64 else input)
-    rows = Rows(logits, targets.index, targets.probabilities, weight, valid)
+    rows = Rows(layout.rows(logits), targets.index, targets.probabilities, weight, valid)
     return Call(layout, rows, targets, factors, label_smoothing, natural)

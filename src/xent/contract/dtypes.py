@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -37,6 +38,13 @@ def promoted(logits: Tensor, *others: Tensor | None) -> torch.dtype:
 def accumulation(dtype: torch.dtype) -> torch.dtype:
     """float32 for half, bfloat16 and float32; float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def without_autocast(device: str) -> AbstractContextManager[None]:
+    """What has chosen its own dtypes is not to be cast on the way."""
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def check_dtype(dtype: Any) -> None:

@@ -19,8 +19,8 @@ def values_at_hand(tensor: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and tensor.device.type == "cpu"
         and type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__  # not fake, not sharded
-        and not _tracing()
-        and not _transformed(tensor)
+        and not tracing()
+        and not is_transformed(tensor)
     )
 
 
@@ -51,9 +51,9 @@ def is_differentiated(tensor: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return tensor.requires_grad and torch.is_grad_enabled()
-    if forward_mode() and (_transformed(tensor) or _tangent(tensor) is not None):
+    if forward_mode() and (is_transformed(tensor) or _tangent(tensor) is not None):
         return True
-    while _transformed(tensor) and not tensor.requires_grad:  # a layer for each transform
+    while is_transformed(tensor) and not tensor.requires_grad:  # a layer for each transform
         tensor = torch._C._functorch.get_unwrapped(tensor)
     return tensor.requires_grad and torch.is_grad_enabled()
 
@@ -70,15 +70,15 @@ def plain_operations_only() -> bool:
     """
     if torch.compiler.is_compiling():
         return _COMPILER_SEES_TRANSFORMS and torch._C._functorch.get_dynamic_layer_stack_depth() > 0
-    return forward_mode() or _tracing()
+    return forward_mode() or tracing()
 
 
-def _tracing() -> bool:
+def tracing() -> bool:
     """True inside ``torch.jit.trace``."""
     return torch._C._get_tracing_state() is not None
 
 
-def _transformed(tensor: Tensor) -> bool:
+def is_transformed(tensor: Tensor) -> bool:
     """True for what ``torch.func``, or autograd's batched gradients, hand to a function."""
     functorch = torch._C._functorch
     return functorch.is_functorch_wrapped_tensor(tensor) or functorch.is_legacy_batchedtensor(

@@ -31,6 +31,8 @@ class Layout:
     shape: tuple[int, ...]
     dim: int
     split: int
+    name: str = "input"
+    """What messages call the tensor of this shape."""
 
     @property
     def classes(self) -> int:
@@ -52,6 +54,11 @@ class Layout:
         """Size of the batch axis; 1 when there is none."""
         return self.positions[0] if self.positions else 1
 
+    @property
+    def outer(self) -> int:
+        """Number of rows in the outer axes."""
+        return math.prod(self.positions[: self.split])
+
     def rows(self, tensor: Tensor) -> Tensor:
         """A tensor of the logits' shape as ``[outer, C, inner]``."""
         outer, inner = self._sizes()
@@ -66,7 +73,7 @@ class Layout:
         return vectors.reshape(self.positions)
 
     def _sizes(self) -> tuple[int, int]:
-        return math.prod(self.positions[: self.split]), math.prod(self.positions[self.split :])
+        return self.outer, math.prod(self.positions[self.split :])
 
 
 def layout_of(logits: Tensor, dim: int | None) -> Layout:

@@ -35,9 +35,10 @@ class Reduction:
         if self.mode == "none":
             return losses
         total = summed(losses)
-        return total if self.mode == "sum" else self._mean(total, divisor)
+        return total if self.mode == "sum" else self.mean(total, divisor)
 
-    def _mean(self, total: Tensor, divisor: Tensor | float) -> Tensor:
+    def mean(self, total: Tensor, divisor: Tensor | float) -> Tensor:
+        """The total over the divisor, or what ``on_empty`` says of nothing."""
         if not isinstance(divisor, Tensor) and divisor:
             return total / divisor
         divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)

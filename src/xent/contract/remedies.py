@@ -19,23 +19,33 @@ def for_shape(got: tuple[int, ...], layout: Layout) -> str:
     logits, positions, dim = layout.shape, layout.positions, layout.dim
     if got == (*logits[:dim], 1, *logits[dim + 1 :]):
         return f"The class axis is kept with size 1: target.squeeze({dim})."
-    if got == logits[:-1]:
-        return (
-            "Are the classes on the last axis? Say dim=-1, or move them there: "
-            f"input.movedim(-1, {dim})."
-        )
-    if got == logits[1:] and dim == 1 and len(logits) > 2:
-        return "Is there no batch axis? Say dim=0."
-    if len(got) == 1 and got[0] == _count(logits[:-1]) != _count(positions):
-        return f"Flatten the logits as well: input.reshape(-1, {logits[-1]})."
+    if layout.name == "input" and (misplaced := _for_class_axis(got, layout)):
+        return misplaced
     if _count(got) == _count(positions):
         return for_order(got, positions)
     if len(got) == len(positions) > 0:
         return _for_sizes(got, positions)
     if len(got) == len(logits) and sorted(got) == sorted(logits):
-        return "In the shape of input it would be class probabilities: move its class axis."
+        return (
+            f"In the shape of {layout.name} it would be class probabilities: move its class axis."
+        )
     if len(got) == len(logits) and got[:dim] + got[dim + 1 :] == positions:
-        return f"Its class axis holds {got[dim]}, that of input {layout.classes}."
+        return f"Its class axis holds {got[dim]}, that of {layout.name} {layout.classes}."
+    return ""
+
+
+def _for_class_axis(got: tuple[int, ...], layout: Layout) -> str:
+    """Labels that fit if the classes, or the batch, are elsewhere; for logits as they are given."""
+    logits = layout.shape
+    if got == logits[:-1]:
+        return (
+            "Are the classes on the last axis? Say dim=-1, or move them there: "
+            f"input.movedim(-1, {layout.dim})."
+        )
+    if got == logits[1:] and layout.dim == 1 and len(logits) > 2:
+        return "Is there no batch axis? Say dim=0."
+    if len(got) == 1 and got[0] == _count(logits[:-1]) != _count(layout.positions):
+        return f"Flatten the logits as well: input.reshape(-1, {logits[-1]})."
     return ""
 
 
@@ -61,8 +71,8 @@ def for_dtype(target: Tensor, layout: Layout) -> str:
     if target.is_complex():
         return ""
     return (
-        "Class indices: target.long(). Class probabilities: give them the shape of input, "
-        f"{shape(layout.shape)}."
+        "Class indices: target.long(). Class probabilities: give them the shape of "
+        f"{layout.name}, {shape(layout.shape)}."
     )
 
 

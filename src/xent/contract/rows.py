@@ -27,6 +27,38 @@ class Rows(NamedTuple):
     """bool ``[outer, inner]``: the positions that count; None means all."""
 
 
+class LinearRows(NamedTuple):
+    """Rows whose logits are made when they are needed: hidden · classifierᵀ + bias."""
+
+    hidden: Tensor
+    """``[outer, D]``."""
+    classifier: Tensor
+    """``[C · inner, D]``, the classes outermost."""
+    bias: Tensor | None
+    """``[C · inner]``."""
+    target: Tensor | None
+    """This and what follows as in ``Rows``."""
+    probabilities: Tensor | None
+    weight: Tensor | None
+    valid: Tensor | None
+    inner: int
+    """How many positions share one hidden state, each with a classifier of its own; mostly 1."""
+    kind: torch.dtype
+    """In which dtype the matrices are multiplied."""
+    chunk_bytes: int
+    """What may be held of logits at a time, in bytes."""
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return self.classifier.shape[0] // self.inner
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All that derivatives may be taken of, and what they are taken at."""
+        return self[:7]
+
+
 class Vectors(NamedTuple):
     """The statistics of rows, each ``[outer, inner]``; zero where a position does not count.
 
@@ -59,6 +91,15 @@ class Vectors(NamedTuple):
         if cost is None:
             raise LookupError("statistics without a target have no cost of labels")
         return cost
+
+
+class Prediction(NamedTuple):
+    """What the softmax of a row says before it is told the label, each ``[outer, inner]``."""
+
+    entropy: Tensor
+    """−Σ_c p_c log p_c; zero where a position does not count."""
+    argmax: Tensor
+    """int64: the first of the most probable classes; −1 where a position does not count."""
 
 
 class Coefficients(NamedTuple):

@@ -100,7 +100,7 @@ def _check_probabilities(target: Tensor, layout: Layout, ignored: tuple[int, ...
         raise mistake(
             RuntimeError,
             "target",
-            expected="floating-point class probabilities, since it has the shape of input",
+            expected=f"floating-point class probabilities, since it has the shape of {layout.name}",
             got=described(target),
             remedy=remedies.for_integers_in_the_shape_of_logits(layout),
         )
@@ -120,7 +120,8 @@ def _check_indices(target: Tensor, layout: Layout) -> None:
         raise mistake(
             RuntimeError,
             "target",
-            expected="class indices of an integer dtype, since its shape is not that of input",
+            expected="class indices of an integer dtype, since its shape is not that of "
+            f"{layout.name}",
             got=described(target),
             remedy=remedies.for_dtype(target, layout),
         )
@@ -130,7 +131,7 @@ def _check_indices(target: Tensor, layout: Layout) -> None:
     raise mistake(
         _kind_of_shape_error(got, positions),
         "target",
-        expected=f"class indices of shape {positions} for input of shape {layout.shape} "
+        expected=f"class indices of shape {positions} for {layout.name} of shape {layout.shape} "
         f"with its classes on axis {layout.dim}",
         got=f"shape {got}",
         remedy=remedies.for_shape(got, layout),

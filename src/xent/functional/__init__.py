@@ -6,12 +6,21 @@ Each function stands in the file of its name. Modules with the same options are 
 from xent.functional.binary_cross_entropy_with_logits import binary_cross_entropy_with_logits
 from xent.functional.cross_entropy import cross_entropy
 from xent.functional.dense_cross_entropy import dense_cross_entropy
-from xent.statistics import RowStatistics, row_statistics
+from xent.functional.linear_cross_entropy import linear_cross_entropy
+from xent.statistics import (
+    LinearRowStatistics,
+    RowStatistics,
+    linear_row_statistics,
+    row_statistics,
+)
 
 __all__ = [
+    "LinearRowStatistics",
     "RowStatistics",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dense_cross_entropy",
+    "linear_cross_entropy",
+    "linear_row_statistics",
     "row_statistics",
 ]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xent.backends.torch.limits import cost
 from xent.contract.call import Call, checked_call
 from xent.contract.denominator import label_weight
 from xent.contract.dtypes import check_dtype
@@ -15,6 +14,7 @@ from xent.contract.overwriting import check_inplace_backward
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.rows import Vectors
 from xent.statistics.batches import batch_loss
+from xent.statistics.masses import Mass, Masses, weighed
 from xent.statistics.rows import canonical_statistics
 
 
@@ -169,13 +169,19 @@ def _general(
 
 def position_losses(vectors: Vectors, call: Call) -> Tensor:
     """s · [(1 − ε) · (v_y · nll, or cross) + (ε/C) · uniform], all ``[outer, inner]``."""
-    losses, smoothing, classes = vectors.of_labels, call.label_smoothing, call.layout.classes
-    index = call.rows.target
-    of_label = None if index is None else label_weight(call.targets, call.rows.weight)
-    if of_label is not None:
-        losses = cost(of_label, losses)
-    if vectors.uniform is not None:
-        even = smoothing / classes if classes else 0.0
-        sharp = torch.full_like(losses, 1 - smoothing)
-        losses = cost(sharp, losses) + even * vectors.uniform
-    return losses if call.sample_weight is None else losses * call.sample_weight
+    return weighed(vectors, position_masses(call))
+
+
+def position_masses(call: Call) -> Masses:
+    """s · (1 − ε) · v_y of what the label costs, s · (ε/C) of all classes alike."""
+    smoothing, classes = call.label_smoothing, call.layout.classes
+    labels: Mass = 1 - smoothing
+    even: Mass = smoothing / classes if classes else 0.0
+    of_label = None
+    if call.rows.target is not None:
+        of_label = label_weight(call.targets, call.rows.weight)
+    for factor in (of_label, call.sample_weight):
+        labels = labels if factor is None else labels * factor
+    if call.sample_weight is not None:
+        even = even * call.sample_weight
+    return Masses(labels, even if smoothing else None)

@@ -17,7 +17,7 @@ from torch import Tensor
 from xent.backends.torch import rows as torch_rows
 from xent.contract.errors import mistake
 from xent.contract.inspection import is_ordinary
-from xent.contract.rows import Coefficients, Rows, Vectors
+from xent.contract.rows import Coefficients, Prediction, Rows, Vectors
 
 LEAST = 64
 """Logits below which torch's operations are as quick as a kernel, or quicker."""
@@ -42,6 +42,10 @@ class RowBackend(Protocol):
         self, rows: Rows, vectors: Vectors, coefficients: Coefficients, *, inplace: bool = False
     ) -> Tensor:
         """The gradient at the logits, in their dtype; with ``inplace`` it overwrites them."""
+        ...
+
+    def prediction(self, rows: Rows, vectors: Vectors) -> Prediction:
+        """Entropy and most probable class of rows whose statistics are known."""
         ...
 
 

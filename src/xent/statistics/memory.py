@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def reused(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An uninitialised tensor, large ones on a CPU in memory that is used again."""
+    if device.type != "cpu" or torch._C._len_torch_dispatch_stack():
+        return torch.empty(shape, dtype=dtype, device=device)
+    from xent.backends.numba.memory import gradient_like  # needs numpy, and not numba
+
+    return gradient_like(torch.empty((), dtype=dtype, device=device).expand(shape))
 
 
 def empty_cache() -> int:

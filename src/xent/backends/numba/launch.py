@@ -13,9 +13,10 @@ from xent.backends.numba import positions as position_kernels
 from xent.backends.numba import rows as row_kernels
 from xent.backends.numba.lanes import REGISTER, REGISTERS
 from xent.backends.numba.memory import gradient_like
+from xent.backends.numba.predictions import predictions
 from xent.backends.numba.threads import in_ranges
 from xent.contract.dtypes import accumulation
-from xent.contract.rows import Coefficients, Rows, Vectors
+from xent.contract.rows import Coefficients, Prediction, Rows, Vectors
 
 GRAIN = 1 << 17
 """Logits that are worth waking a thread: it takes as long as they do."""
@@ -117,6 +118,30 @@ def logit_gradient(
     if inplace and gradient.data_ptr() != rows.logits.data_ptr():  # the walk was through a copy
         return rows.logits.detach().copy_(gradient)
     return gradient
+
+
+def prediction(rows: Rows, vectors: Vectors) -> Prediction:
+    """Entropy and most probable class of rows whose statistics are known."""
+    walk = _walk(rows.logits)
+    if walk.kernels is not row_kernels:  # nobody has asked for pixels yet: one kernel is enough
+        walk = _walk(rows.logits.transpose(1, 2).contiguous().transpose(1, 2))
+    entropy = torch.empty_like(vectors.rest, memory_format=torch.contiguous_format)
+    argmax = torch.empty_like(entropy, dtype=torch.int64)
+    in_ranges(
+        predictions,
+        walk.units,
+        _memory(walk.logits),
+        walk.logits.stride()[:2],
+        walk.classes,
+        walk.inner,
+        _ALL_COUNT if rows.valid is None else _vector(rows.valid),
+        _vector(vectors.maximum),
+        _vector(vectors.rest),
+        _memory(entropy),
+        _memory(argmax),
+        grain=walk.grain,
+    )
+    return Prediction(entropy, argmax)
 
 
 def _walk(logits: Tensor) -> _Walk:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from xent.backends.torch.limits import cost
-from xent.contract.rows import Coefficients, Rows, Vectors
+from xent.contract.rows import Coefficients, Prediction, Rows, Vectors
 from xent.contract.weights import zeroed
 
 
@@ -102,6 +102,26 @@ def label_gradients(
     if rows.weight is None:
         return at_probabilities, None
     return at_probabilities, at_weight.sum((0, 2)).to(rows.weight.dtype)
+
+
+def prediction(rows: Rows, vectors: Vectors) -> Prediction:
+    """Entropy and most probable class of rows whose statistics are known."""
+    x = _inert(_widened(rows.logits), rows.valid)
+    behind = _row(vectors.maximum) - x
+    spread = cost(torch.exp(-behind), behind).sum(1) / (1 + vectors.rest)
+    argmax = x.argmax(1)
+    if rows.valid is not None:
+        argmax = argmax.masked_fill(~rows.valid, -1)
+    return Prediction(zeroed(torch.log1p(vectors.rest) + spread, rows.valid), argmax)
+
+
+def entropy_gradient(rows: Rows, vectors: Vectors, entropy: Tensor, grad: Tensor) -> Tensor:
+    """grad · p_c · (−log p_c − entropy) at every logit, in the precision of the statistics."""
+    x = _inert(_widened(rows.logits), rows.valid)
+    behind = _row(vectors.maximum) - x
+    p = torch.exp(-behind) / _row(1 + vectors.rest)
+    surplus = cost(p, behind) + p * _row(torch.log1p(vectors.rest) - entropy)
+    return surplus * _row(zeroed(grad, rows.valid))
 
 
 def _counting(coefficients: Coefficients, valid: Tensor | None) -> Coefficients:

@@ -1,0 +1,183 @@
+"""Gradients, a few rows at a time, and statistics on the way.
+
+The logits of a chunk are made, read, overwritten by their gradient and multiplied, in one buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from xent.backends.torch import rows as definition
+from xent.contract.dtypes import accumulation
+from xent.contract.rows import Coefficients, LinearRows, Rows, Vectors
+from xent.statistics.dispatch import RowBackend, backend_for
+from xent.statistics.linear import tiles
+from xent.statistics.linear.products import Products, add_at_classifier
+from xent.statistics.linear.selections import CountingRows, Selection, put, taken
+from xent.statistics.linear.terms import Gradients, LinearCoefficients, Statistics, Wanted
+from xent.statistics.masses import Masses
+from xent.statistics.memory import reused
+
+
+def statistics_of(rows: LinearRows, uniform: bool, predicted: bool = False) -> Statistics:
+    """The statistics: one matrix product."""
+    if not uniform and rows.probabilities is None:
+        return tiles.statistics_of(rows, predicted)
+    sweep = _Sweep(rows, Wanted(), rows.hidden.dtype)
+    found = Statistics.zeros(rows, uniform, predicted)
+    for selection in sweep.selections():
+        chunk, backend = sweep.chunk(selection)
+        vectors = backend.statistics(chunk, uniform)
+        put(found.vectors, selection, vectors)
+        if predicted:
+            put(found[1:], selection, backend.prediction(chunk, vectors))
+    return found
+
+
+def gradients_of(
+    rows: LinearRows, entropy: Tensor | None, coefficients: LinearCoefficients, wanted: Wanted
+) -> Gradients:
+    """The gradients at the statistics: three matrix products, the first for the second time.
+
+    Maximum and sum are taken of these logits, not remembered: another order of the same product
+    may differ in a last digit, and all digits of a confident prediction are in the difference
+    between a logit and the maximum.
+    """
+    sweep = _Sweep(rows, wanted, rows.hidden.dtype)
+    for selection in sweep.selections():
+        chunk, backend = sweep.chunk(selection)
+        vectors = backend.statistics(chunk, with_uniform=False)
+        these = LinearCoefficients(
+            Coefficients(*taken(coefficients.of_rows, selection)),
+            *taken((coefficients.entropy,), selection),
+        )
+        sweep.add(selection, chunk, backend, vectors, these, *taken((entropy,), selection))
+    return sweep.gradients
+
+
+def both_of(rows: LinearRows, masses: Masses, wanted: Wanted) -> tuple[Statistics, Gradients]:
+    """Statistics, and the gradient of their weighed sum: three matrix products.
+
+    The gradients are yet to be scaled: none is rounded here.
+    """
+    sweep = _Sweep(rows, wanted, accumulation(rows.kind))
+    found = Statistics.zeros(rows, masses.uniform is not None, predicted=False)
+    coefficients = masses.coefficients(found.vectors)
+    for selection in sweep.selections():
+        chunk, backend = sweep.chunk(selection)
+        vectors = backend.statistics(chunk, masses.uniform is not None)
+        put(found.vectors, selection, vectors)
+        these = LinearCoefficients(Coefficients(*taken(coefficients, selection)))
+        sweep.add(selection, chunk, backend, vectors, these, None)
+    return found, sweep.gradients
+
+
+class _Sweep:
+    """The buffer, the sums, and how a chunk comes to its logits."""
+
+    def __init__(self, rows: LinearRows, wanted: Wanted, at_input: torch.dtype) -> None:
+        self.rows = rows
+        self.wanted = wanted
+        self.products = Products(rows)
+        self.counting = CountingRows(rows)
+        self.length = chunk_length(rows, self.counting.count)
+        size = (min(self.length, self.counting.count), len(rows.classifier))
+        self.buffer = reused(size, rows.kind, rows.hidden.device)
+        with_gaps = self.counting.kept is not None
+        self.gradients = _gradients(rows, wanted, at_input, with_gaps=with_gaps)
+
+    def selections(self) -> Iterator[Selection]:
+        """The chunks."""
+        return self.counting.selections(self.length)
+
+    def chunk(self, selection: Selection) -> tuple[Rows, RowBackend]:
+        """The rows of a chunk, with their logits."""
+        rows = self.rows
+        hidden = self.counting.hidden(selection)
+        logits = self.buffer[: len(hidden)]
+        self.products.logits(hidden, logits)
+        target, probabilities, valid = self.counting.labels(selection)
+        chunk = Rows(
+            logits.reshape(-1, rows.classes, rows.inner),
+            target, probabilities, rows.weight, valid,
+        )  # fmt: skip
+        return chunk, backend_for(*chunk)
+
+    def add(
+        self,
+        selection: Selection,
+        chunk: Rows,
+        backend: RowBackend,
+        vectors: Vectors,
+        coefficients: LinearCoefficients,
+        entropy: Tensor | None,
+    ) -> None:
+        """Adds what a chunk has to say to the gradients. Its logits are gone afterwards."""
+        gradients, of_rows = self.gradients, coefficients.of_rows
+        if self.wanted.of_labels:
+            at_q, at_weight = definition.label_gradients(chunk, vectors, of_rows)
+            if gradients.probabilities is not None and at_q is not None:
+                gradients.probabilities[selection] = at_q
+            if gradients.weight is not None and at_weight is not None:
+                gradients.weight.add_(at_weight)
+        if not self.wanted.of_logits:
+            return
+        beyond = None
+        if coefficients.entropy is not None and entropy is not None:
+            beyond = definition.entropy_gradient(chunk, vectors, entropy, coefficients.entropy)
+        at_logits = backend.logit_gradient(chunk, vectors, of_rows, inplace=True)
+        if beyond is not None:
+            at_logits += beyond
+        self._multiply(selection, at_logits.reshape(len(at_logits), -1))
+
+    def _multiply(self, selection: Selection, at_logits: Tensor) -> None:
+        gradients = self.gradients
+        if gradients.bias is not None:
+            gradients.bias.add_(at_logits.sum(0, dtype=gradients.bias.dtype))
+        if gradients.classifier is not None:
+            add_at_classifier(gradients.classifier, at_logits, self.counting.hidden(selection))
+        if gradients.hidden is not None:
+            if isinstance(selection, slice) and gradients.hidden.dtype == at_logits.dtype:
+                self.products.at_input(at_logits, gradients.hidden[selection])
+            else:
+                part = at_logits.new_empty(len(at_logits), gradients.hidden.shape[1])
+                self.products.at_input(at_logits, part)
+                gradients.hidden[selection] = part.to(gradients.hidden.dtype)
+
+
+def chunk_length(rows: LinearRows, count: int) -> int:
+    """How many rows the budget allows, evened out over as many chunks as are needed."""
+    outputs = rows.classifier.shape[0]
+    on_cpu = rows.hidden.device.type == "cpu"
+    # the kernels for CPUs work in place; the definition has its exponentials beside the logits
+    bytes_per_logit = rows.kind.itemsize if on_cpu else 4 * accumulation(rows.kind).itemsize
+    most = max(1, rows.chunk_bytes // max(1, outputs * bytes_per_logit))
+    chunks = -(-count // most)
+    return -(-count // chunks) if chunks else 1
+
+
+def _gradients(
+    rows: LinearRows, wanted: Wanted, at_input: torch.dtype, *, with_gaps: bool
+) -> Gradients:
+    """Where the gradients will be; ``with_gaps`` if not every row is written."""
+    kind = accumulation(rows.kind)
+    hidden, classifier, bias, _, probabilities, weight, _ = rows.tensors
+
+    def place(tensor: Tensor | None, wanted: bool, dtype: torch.dtype, sum: bool) -> Tensor | None:
+        if tensor is None or not wanted:
+            return None
+        held = reused(tensor.shape, dtype, tensor.device)
+        return held.zero_() if sum or with_gaps else held
+
+    return Gradients(
+        place(hidden, wanted.hidden, at_input, sum=False),
+        place(classifier, wanted.classifier, kind, sum=True),
+        place(bias, wanted.bias, kind, sum=True),
+        None
+        if probabilities is None
+        else place(probabilities, wanted.probabilities, probabilities.dtype, sum=False),
+        place(weight, wanted.weight, kind, sum=True),
+    )
