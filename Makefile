@@ -36,6 +36,7 @@ format: $(VENV)/lint  ## put the code in its usual form
 bench: $(VENV)/bench $(VENV)/test  ## measure exactness, speed and memory, and fill the tables of the docs
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/xent bench --output benchmarks/results/speed.json --plots docs/images
+	$(BIN)/python benchmarks/linear.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/tables.py
 

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from xent.benchmark.cells import Cells, compact_cells, memory_cells, notes, origin, speed_cells
@@ -19,7 +20,8 @@ RESULTS = Path(__file__).parent / "results"
 ROOT = RESULTS.parent.parent
 sys.path.append(str(ROOT / "examples"))
 PAGES = (
-    "README.md", "docs/exactness.md", "docs/page.md", "docs/plant_pathology.md", "docs/speed.md",
+    "README.md", "docs/exactness.md", "docs/linear_cross_entropy.md", "docs/page.md",
+    "docs/plant_pathology.md", "docs/speed.md",
 )  # fmt: skip
 
 
@@ -80,6 +82,45 @@ def page(result: dict[str, Any]) -> str:
     return markdown(cells, f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}.")
 
 
+def linear(result: dict[str, Any]) -> str:
+    """Times of the loss of a large vocabulary, and who was not timed."""
+    others = [peer for peer in result["rows"][0]["peers"] if peer != "xent"]
+    header = ("rows × features × vocabulary", "mode", "xent ms", "xent/floor")
+    lines, missing = [], []
+    for row in result["rows"]:
+        times = {peer: found["samples_ms"] for peer, found in row["peers"].items()}
+        ours, floor = median(times["xent"]), median(row["floor_ms"])
+        ratios = (f"{median(times[p]) / ours:.2f}" if times[p] else "–" for p in others)
+        lines.append((row["title"], row["mode"], f"{ours:.0f}", f"{ours / floor:.2f}", *ratios))
+        missing += [
+            f"{peer} was not timed at {row['title']}, {row['mode']}: {found['reason']}."
+            for peer, found in row["peers"].items()
+            if "reason" in found
+        ]
+    cells = Cells((*header, *(f"{peer}/xent" for peer in others)), tuple(lines), words=2)
+    return markdown(cells, "\n\n".join((*missing, of_machine(result["machine"]))))
+
+
+def linear_memory(result: dict[str, Any]) -> str:
+    """Peak memory of each peer at each vocabulary, in MiB."""
+    memory = result["memory"]
+    header = ("vocabulary", *memory["peaks"], "the gradients alone")
+    columns = (*memory["peaks"].values(), memory["gradients"])
+    lines = tuple(
+        (f"{vocabulary // 1024}k", *("–" if v is None else f"{v / (1 << 20):.0f}" for v in values))
+        for vocabulary, *values in zip(memory["vocabularies"], *columns, strict=True)
+    )
+    return markdown(Cells(header, lines, words=1), of_machine(result["machine"]))
+
+
+def of_machine(machine: dict[str, Any]) -> str:
+    """Where and when a result was measured."""
+    return (
+        f"{machine['cpu']}, {machine['torch_threads']} threads, torch {machine['torch']}, "
+        f"xent {machine['xent']}, {machine['date']}."
+    )
+
+
 def of_report(cells: Callable[[Report], Cells]) -> Callable[[dict[str, Any]], str]:
     """A table of the speed report, with who is missing in it and why."""
 
@@ -106,6 +147,8 @@ def shown(value: float | int | str) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "exactness": ("exactness", exactness),
+    "linear": ("linear", linear),
+    "linear_memory": ("linear", linear_memory),
     "page": ("page", page),
     "run": ("plant_pathology", plants),
     "speed": ("speed", of_report(compact_cells)),

@@ -20,6 +20,7 @@ import test_seeds
 import xent
 from xent.backends.torch import limits, rows
 from xent.contract import denominator, weights
+from xent.statistics import masses
 
 cross_entropy = sys.modules["xent.functional.cross_entropy"]
 binary = sys.modules["xent.functional.binary_cross_entropy_with_logits"]
@@ -34,8 +35,9 @@ PLANTED = [
     (rows, "at_label = at_label - even * v.flatten()[rows.target]", "pass"),
     (rows, "cost(d * _class_mass(rows, x)", "cost(d"),
     (rows, "at_weight = at_weight + cost(_row(coefficients.uniform), surprise)", "pass"),
-    (cross_entropy, "cost(sharp, losses)", "losses"),
-    (cross_entropy, "losses = cost(of_label, losses)", "pass"),
+    (cross_entropy, "labels: Mass = 1 - smoothing", "labels: Mass = 1.0"),
+    (cross_entropy, "for factor in (of_label, call", "for factor in (None, call"),
+    (masses, "return losses + _product(masses.uniform, vectors.uniform)", "return losses"),
     (binary, "cost(yes, -F.logsigmoid(x))", "yes"),
     # a wrong divisor
     (denominator, "factors:\n        if factor is not None", "():\n        if factor is not None"),

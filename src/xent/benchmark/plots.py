@@ -39,7 +39,7 @@ def plots(report: Report) -> dict[str, str]:
 def _speed(report: Report, rows: Sequence[Row]) -> str:
     """One panel a mode."""
     panels = [(mode, [row for row in rows if row.mode is mode]) for mode in Mode]
-    figure = _figure(max(len(given) for _, given in panels))
+    figure = new_figure(max(len(given) for _, given in panels))
     axes = figure.subplots(1, len(panels), sharey=True)
     for place, (mode, given) in zip(axes, panels, strict=True):
         _dots(place, report.peers, given, Row.over_floor)
@@ -48,17 +48,17 @@ def _speed(report: Report, rows: Sequence[Row]) -> str:
         place.set_title(mode, loc="left", fontsize=10, color=QUIET)
         _plain_ticks(place)
     _legend(figure, axes[0], "Time of cross-entropy (left is faster)")
-    return _svg(figure)
+    return figure_svg(figure)
 
 
 def _memory(report: Report, rows: Sequence[Row]) -> str:
-    figure = _figure(len(rows))
+    figure = new_figure(len(rows))
     place = figure.subplots()
     _dots(place, report.peers, rows, Row.peak_memory)
     place.set_xlim(left=0)
     place.set_xlabel("peak of forward+backward on top of the data, in gradients")
     _legend(figure, place, "Memory of cross-entropy (left is less)")
-    return _svg(figure)
+    return figure_svg(figure)
 
 
 def _dots(place: Any, peers: Sequence[str], rows: Sequence[Row], value: Value) -> None:
@@ -99,7 +99,8 @@ def _legend(figure: Figure, place: Any, title: str) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
 
 
-def _figure(lines: int) -> Figure:
+def new_figure(lines: int) -> Figure:
+    """An empty picture with room for so many lines."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -107,7 +108,8 @@ def _figure(lines: int) -> Figure:
     return Figure(figsize=(9, 1.8 + 0.32 * lines), layout=layout, facecolor="white")
 
 
-def _svg(figure: Figure) -> str:
+def figure_svg(figure: Figure) -> str:
+    """The picture as text, the same for the same figures."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()

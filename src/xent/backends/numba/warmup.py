@@ -7,7 +7,7 @@ from itertools import product
 
 import torch
 
-from xent.backends.numba.launch import logit_gradient, statistics
+from xent.backends.numba.launch import logit_gradient, prediction, statistics
 from xent.contract.dtypes import accumulation
 from xent.contract.rows import Coefficients, Rows
 
@@ -44,3 +44,5 @@ def _run(dtype: torch.dtype, layout: str, labels: str, options: str) -> None:
     vectors = statistics(rows, "smoothed" in options)
     coefficients = Coefficients(None, *vectors[2:])
     logit_gradient(rows, vectors, coefficients)
+    if (layout, labels, options) == CASES[0]:
+        prediction(rows, vectors)
