@@ -21,9 +21,16 @@ def is_supported_float(dtype: torch.dtype) -> bool:
 
 def under_autocast(tensor: Tensor) -> torch.dtype:
     """The tensor's dtype, as autocast sees it: losses run in float32 there, like torch's."""
-    kind = tensor.device.type
-    known = tensor.dtype in _HALVES and torch.amp.is_autocast_available(kind)
-    return torch.float32 if known and torch.is_autocast_enabled(kind) else tensor.dtype
+    if tensor.dtype in _HALVES and autocast_enabled(tensor.device.type):
+        return torch.float32
+    return tensor.dtype
+
+
+def autocast_enabled(device: str) -> bool:
+    """Whether autocast is on for a kind of device; not all of them know it."""
+    # the two usual ones by name: before torch 2.13 the compiler can't ask whether they know it
+    known = device in ("cpu", "cuda") or torch.amp.is_autocast_available(device)
+    return known and torch.is_autocast_enabled(device)
 
 
 def promoted(logits: Tensor, *others: Tensor | None) -> torch.dtype:
@@ -42,9 +49,7 @@ def accumulation(dtype: torch.dtype) -> torch.dtype:
 
 def without_autocast(device: str) -> AbstractContextManager[None]:
     """What has chosen its own dtypes is not to be cast on the way."""
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
+    return torch.autocast(device, enabled=False) if autocast_enabled(device) else nullcontext()
 
 
 def check_dtype(dtype: Any) -> None:

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from xent.contract.call import Call, call_of
-from xent.contract.dtypes import accumulation, is_supported_float, under_autocast
+from xent.contract.dtypes import (
+    accumulation,
+    autocast_enabled,
+    is_supported_float,
+    under_autocast,
+)
 from xent.contract.errors import (
     described,
     mistake,
@@ -172,8 +177,7 @@ def _checked_dtypes(
 def _product_dtype(input: Tensor) -> torch.dtype:
     """What the device multiplies in: autocast's dtype where that is on, else that of input."""
     device = input.device.type
-    casts = input.dtype != torch.float64 and torch.amp.is_autocast_available(device)
-    if casts and torch.is_autocast_enabled(device):
+    if input.dtype != torch.float64 and autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return input.dtype
 
