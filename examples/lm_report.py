@@ -64,8 +64,9 @@ def draw_comparison(terminal: Console, comparison: dict[str, Any]) -> None:
 def draw_measured(terminal: Console, measured: list[Measured], positions: int) -> None:
     """Prints whether both losses are right, and what each takes."""
     terminal.print(
-        f"\nForward and backward on the trained model's hidden states of one step, {positions:,} "
-        "positions. Errors are those of the largest entry, relative to float64."
+        "\nForward and backward on the trained model's hidden states of one step, all "
+        f"{positions:,} positions at once. Errors are those of the largest entry, relative "
+        "to float64."
     )
     errors = ("error: loss", "∂ hidden", "∂ classifier")
     table = _table("loss", *errors, "median ms", "peak MB")
@@ -84,13 +85,10 @@ def gain(measured: list[Measured]) -> str:
     """What the loss on hidden states saves, in one line."""
     by_name = {row.name: row for row in measured}
     one, two = by_name["linear"], by_name["two-step"]
-    time = f"{one.milliseconds / two.milliseconds:.0%} of the time"
+    time = f"{one.milliseconds / two.milliseconds:.0%} of the usual time."
     if one.bytes is None or not two.bytes:
-        return f"xent.linear_cross_entropy takes {time} of the two-step loss."
-    return (
-        f"xent.linear_cross_entropy takes {one.bytes / two.bytes:.0%} of the memory and "
-        f"{time} of the two-step loss."
-    )
+        return f"xent.linear_cross_entropy: {time}"
+    return f"xent.linear_cross_entropy: {one.bytes / two.bytes:.0%} of the usual memory, {time}"
 
 
 def page_text(document: dict[str, Any]) -> str:

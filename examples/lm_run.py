@@ -77,9 +77,7 @@ def run(source: Source, settings: Settings, compared: int, quiet: bool) -> dict[
     comparison = _comparison(data, settings, steps[:compared])
     if comparison:
         draw_comparison(terminal, comparison)
-    hidden = hidden_of(training.model, next(training.batches).split(settings.batch_size))
-    measured = measure(hidden)
-    draw_measured(terminal, measured, len(hidden.labels))
+    measured = _measured(training, terminal)
     return {
         "machine": asdict(machine()),
         "settings": asdict(settings),
@@ -88,8 +86,7 @@ def run(source: Source, settings: Settings, compared: int, quiet: bool) -> dict[
         "steps": [asdict(step) for step in steps],
         "validation": {"before": asdict(before), "after": asdict(after)},
         "comparison": comparison,
-        "positions": len(hidden.labels),
-        "losses": [asdict(loss) for loss in measured],
+        **measured,
         "seconds": time.perf_counter() - began,
     }
 
@@ -165,6 +162,15 @@ def _comparison(data: Data, settings: Settings, steps: list[Step]) -> dict[str, 
         "losses": losses,
         "largest_difference": max(differences),
     }
+
+
+def _measured(training: Training, terminal: Console) -> dict[str, Any]:
+    """Both losses on the hidden states of what would be the next step."""
+    micro_batches = next(training.batches).split(training.settings.batch_size)
+    hidden = hidden_of(training.model, micro_batches)
+    found = measure(hidden)
+    draw_measured(terminal, found, len(hidden.labels))
+    return {"positions": len(hidden.labels), "losses": [asdict(loss) for loss in found]}
 
 
 def _described(source: Source, data: Data, training: Training) -> dict[str, Any]:
