@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROJECT := pyproject.toml constraints.txt src/xent/__init__.py
 
-.PHONY: help demo plants data test lint format bench docs screenshots clean
+.PHONY: help demo plants data lm test lint format bench docs screenshots clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -18,6 +18,9 @@ plants: data $(VENV)/examples  ## train on the leaves of Plant Pathology 2020: m
 
 data:  # before anything is set up
 	$(if $(DATA),,$(error Name the folder with train.csv and images/: make plants DATA=DIR))
+
+lm: $(VENV)/examples  ## train a small language model on the standard library's sources
+	$(BIN)/python examples/language_model.py
 
 test: $(VENV)/test  ## all tests
 	@scripts/find-browser >/dev/null

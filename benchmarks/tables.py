@@ -20,7 +20,8 @@ RESULTS = Path(__file__).parent / "results"
 ROOT = RESULTS.parent.parent
 sys.path.append(str(ROOT / "examples"))
 PAGES = (
-    "README.md", "docs/exactness.md", "docs/linear_cross_entropy.md", "docs/page.md",
+    "README.md", "docs/exactness.md", "docs/language_model.md", "docs/linear_cross_entropy.md",
+    "docs/page.md",
     "docs/plant_pathology.md", "docs/speed.md",
 )  # fmt: skip
 
@@ -60,12 +61,24 @@ def plants(result: dict[str, Any]) -> str:
     """What a training on leaves printed, and its machine below."""
     from plants_report import page_text  # the folder of the examples is no package
 
+    return printed(page_text(result), result)
+
+
+def language_model(result: dict[str, Any]) -> str:
+    """What a training on sources printed, and its machine below."""
+    from lm_report import page_text  # the folder of the examples is no package
+
+    return printed(page_text(result), result)
+
+
+def printed(text: str, result: dict[str, Any]) -> str:
+    """What an example printed, and below it where, when and how long it ran."""
     machine, seconds = result["machine"], result["seconds"]
     below = (
         f"{machine['cpu']}, {machine['torch_threads']} threads, torch {machine['torch']}, "
         f"xent {machine['xent']}, {machine['date']}: {seconds:.0f} s."
     )
-    return f"\n```text\n{page_text(result)}\n```\n\n{below}\n\n"
+    return f"\n```text\n{text}\n```\n\n{below}\n\n"
 
 
 def page(result: dict[str, Any]) -> str:
@@ -147,8 +160,12 @@ def shown(value: float | int | str) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "exactness": ("exactness", exactness),
+<<<<<<< HEAD
     "linear": ("linear", linear),
     "linear_memory": ("linear", linear_memory),
+=======
+    "lm": ("language_model", language_model),
+>>>>>>> h-example
     "page": ("page", page),
     "run": ("plant_pathology", plants),
     "speed": ("speed", of_report(compact_cells)),
