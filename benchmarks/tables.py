@@ -21,8 +21,7 @@ ROOT = RESULTS.parent.parent
 sys.path.append(str(ROOT / "examples"))
 PAGES = (
     "README.md", "docs/exactness.md", "docs/language_model.md", "docs/linear_cross_entropy.md",
-    "docs/page.md",
-    "docs/plant_pathology.md", "docs/speed.md",
+    "docs/page.md", "docs/plant_pathology.md", "docs/speed.md",
 )  # fmt: skip
 
 
@@ -73,11 +72,7 @@ def language_model(result: dict[str, Any]) -> str:
 
 def printed(text: str, result: dict[str, Any]) -> str:
     """What an example printed, and below it where, when and how long it ran."""
-    machine, seconds = result["machine"], result["seconds"]
-    below = (
-        f"{machine['cpu']}, {machine['torch_threads']} threads, torch {machine['torch']}, "
-        f"xent {machine['xent']}, {machine['date']}: {seconds:.0f} s."
-    )
+    below = f"{of_machine(result['machine'])} {result['seconds']:.0f} s in all."
     return f"\n```text\n{text}\n```\n\n{below}\n\n"
 
 
@@ -160,12 +155,9 @@ def shown(value: float | int | str) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "exactness": ("exactness", exactness),
-<<<<<<< HEAD
     "linear": ("linear", linear),
     "linear_memory": ("linear", linear_memory),
-=======
     "lm": ("language_model", language_model),
->>>>>>> h-example
     "page": ("page", page),
     "run": ("plant_pathology", plants),
     "speed": ("speed", of_report(compact_cells)),
