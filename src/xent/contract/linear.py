@@ -28,10 +28,11 @@ from xent.contract.errors import (
 from xent.contract.layout import Layout
 from xent.contract.rows import LinearRows
 
-LEAST_CHUNK_BYTES = 64 << 20
 MOST_ROWS = 1024
-"""Chunks of logits are as large as the classifier in float32, which its gradient needs anyway, but
-of no more rows than this, and no smaller than that: products of smaller matrices are slower."""
+"""Chunks of logits are as large as the classifier's gradient, which is needed anyway, but have no
+more rows than this: products are not faster with more."""
+LEAST_CHUNK_BYTES = 64 << 20
+"""And they are no smaller than this: products of small matrices are slower."""
 
 
 class LinearCall(NamedTuple):
@@ -110,10 +111,12 @@ def _checked_product(
     input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None
 ) -> torch.dtype:
     """Checks the three, and returns the dtype that logits of theirs have."""
-    require_tensor("input", input)
-    require_tensor("linear_weight", linear_weight)
+    tensors = {"input": input, "linear_weight": linear_weight}
     if linear_bias is not None:
-        require_tensor("linear_bias", linear_bias)
+        tensors["linear_bias"] = linear_bias
+    for name, tensor in tensors.items():
+        require_tensor(name, tensor)
+        _check_kind(name, tensor)
     if input.ndim == 0:
         raise mistake(
             RuntimeError,
@@ -143,34 +146,37 @@ def _checked_product(
             expected=f"one number per output, shape {shape(linear_weight.shape[:-1])}",
             got=f"shape {shape(linear_bias)}",
         )
-    return _checked_dtypes(input, linear_weight, linear_bias)
+    return _common_dtype(tensors)
 
 
-def _checked_dtypes(
-    input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None
-) -> torch.dtype:
-    dtype = input.dtype
-    for name, tensor in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
-        if tensor is None:
-            continue
-        require_same_device(name, tensor, input, "Move the model and its input to one device.")
-        if under_autocast(tensor) != under_autocast(input):
+def _check_kind(name: str, tensor: Tensor) -> None:
+    if is_supported_float(tensor.dtype) and tensor.layout == torch.strided:
+        return
+    integers = not tensor.is_floating_point() and not tensor.is_complex()
+    raise mistake(
+        NotImplementedError,
+        name,
+        expected="a dense tensor in one of float16, bfloat16, float32, float64",
+        got=described(tensor) + ("" if tensor.layout == torch.strided else ", sparse"),
+        remedy="Are these token ids? Embed them first." if integers and name == "input" else "",
+    )
+
+
+def _common_dtype(tensors: dict[str, Tensor]) -> torch.dtype:
+    """What the tensors promote to; without autocast they must have one dtype, as in torch."""
+    hidden = tensors["input"]
+    dtype = hidden.dtype
+    for name, tensor in tensors.items():
+        require_same_device(name, tensor, hidden, "Move the model and its input to one device.")
+        if under_autocast(tensor) != under_autocast(hidden):
             raise mistake(
                 RuntimeError,
                 name,
-                expected=f"{plain(input.dtype)}, the dtype of input",
+                expected=f"{plain(hidden.dtype)}, the dtype of input",
                 got=plain(tensor.dtype),
                 remedy="Cast one of them, or compute under torch.autocast.",
             )
         dtype = torch.promote_types(dtype, tensor.dtype)
-    if not is_supported_float(dtype) or input.layout != torch.strided:
-        raise mistake(
-            NotImplementedError,
-            "input",
-            expected="dense hidden states in one of float16, bfloat16, float32, float64",
-            got=described(input) + ("" if input.layout == torch.strided else ", sparse"),
-            remedy="" if input.is_floating_point() else "Are these token ids? Embed them first.",
-        )
     return dtype
 
 

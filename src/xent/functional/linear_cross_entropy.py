@@ -40,8 +40,8 @@ def linear_cross_entropy(
     the classifier's gradient is summed in float32, whatever its dtype.
 
     ``"mean"`` and ``"sum"`` take one matrix product forward, and three with the gradients, which
-    are made in the forward and scaled in the backward; evaluate under ``torch.no_grad()``.
-    ``"none"``, and gradients at ``weight`` or at probabilities, take four.
+    are made in the forward and scaled in the backward; evaluate, and export, under
+    ``torch.no_grad()``. ``"none"``, and gradients at ``weight`` or at probabilities, take four.
 
     Args:
         input: hidden states ``(D)``, ``(N, D)`` or ``(…, D)``; float16, bfloat16, float32, float64.
@@ -62,7 +62,8 @@ def linear_cross_entropy(
         on_empty: the mean when the divisor is zero, ``"nan"`` as torch or ``"zero"``.
         dtype: dtype of the returned loss.
         chunk_bytes: what may be held of logits at a time, one row at least. None is the size of
-            the classifier in float32, which is that of its gradient, or 64 MiB if that is more.
+            the classifier in the precision of the sums, for at most 1024 rows, or 64 MiB if that
+            is more.
 
     Returns:
         A 0-d tensor, or the positions' shape for ``"none"``; in ``dtype`` or in that of ``input``,

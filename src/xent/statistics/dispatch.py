@@ -153,7 +153,7 @@ def backend(name: str) -> Iterator[None]:
     The environment variable ``XENT_BACKEND`` does the same for a whole process. Where the backend
     can't run (numba on a GPU, inside ``torch.func.vmap``) the definition in torch operations
     does, and ``explain_dispatch`` says why. A compiled function keeps the backend that it was
-    compiled with.
+    compiled with; its linear losses choose when they run.
 
     Args:
         name: ``"numba"`` or ``"torch"``.

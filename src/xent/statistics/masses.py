@@ -44,6 +44,11 @@ def weighed(vectors: Vectors, masses: Masses) -> Tensor:
     return losses + _product(masses.uniform, vectors.uniform)
 
 
+def at_mass(mass: Tensor, statistic: Tensor) -> Tensor:
+    """The derivative of the product with respect to the mass: that of ``cost``."""
+    return statistic.masked_fill((mass == 0) & (statistic == torch.inf), 0)
+
+
 def _product(mass: Mass, statistic: Tensor) -> Tensor:
     """mass · statistic; what has no mass costs nothing."""
     if isinstance(mass, Tensor):

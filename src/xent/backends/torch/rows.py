@@ -109,7 +109,7 @@ def prediction(rows: Rows, vectors: Vectors) -> Prediction:
     x = _inert(_widened(rows.logits), rows.valid)
     behind = _row(vectors.maximum) - x
     spread = cost(torch.exp(-behind), behind).sum(1) / (1 + vectors.rest)
-    argmax = x.argmax(1)
+    argmax = x.argmax(1) if x.shape[1] else torch.full_like(x.sum(1), -1, dtype=torch.int64)
     if rows.valid is not None:
         argmax = argmax.masked_fill(~rows.valid, -1)
     return Prediction(zeroed(torch.log1p(vectors.rest) + spread, rows.valid), argmax)

@@ -16,7 +16,16 @@ from xent.contract.rows import Coefficients, LinearRows, Rows, Vectors
 from xent.statistics.dispatch import RowBackend, backend_for
 from xent.statistics.linear import tiles
 from xent.statistics.linear.products import Products, add_at_classifier
-from xent.statistics.linear.selections import CountingRows, Selection, put, taken
+from xent.statistics.linear.selections import (
+    ENTROPY_GRADIENT,
+    KERNELS,
+    LABEL_GRADIENTS,
+    CountingRows,
+    Selection,
+    chunk_length,
+    put,
+    taken,
+)
 from xent.statistics.linear.terms import Gradients, LinearCoefficients, Statistics, Wanted
 from xent.statistics.masses import Masses
 from xent.statistics.memory import reused
@@ -26,7 +35,7 @@ def statistics_of(rows: LinearRows, uniform: bool, predicted: bool = False) -> S
     """The statistics: one matrix product."""
     if not uniform and rows.probabilities is None:
         return tiles.statistics_of(rows, predicted)
-    sweep = _Sweep(rows, Wanted(), rows.hidden.dtype)
+    sweep = _Sweep(rows, Wanted(), rows.hidden.dtype, KERNELS)
     found = Statistics.zeros(rows, uniform, predicted)
     for selection in sweep.selections():
         chunk, backend = sweep.chunk(selection)
@@ -46,7 +55,10 @@ def gradients_of(
     may differ in a last digit, and all digits of a confident prediction are in the difference
     between a logit and the maximum.
     """
-    sweep = _Sweep(rows, wanted, rows.hidden.dtype)
+    held = LABEL_GRADIENTS if wanted.of_labels else KERNELS
+    if coefficients.entropy is not None:
+        held = ENTROPY_GRADIENT
+    sweep = _Sweep(rows, wanted, rows.hidden.dtype, held)
     for selection in sweep.selections():
         chunk, backend = sweep.chunk(selection)
         vectors = backend.statistics(chunk, with_uniform=False)
@@ -63,7 +75,7 @@ def both_of(rows: LinearRows, masses: Masses, wanted: Wanted) -> tuple[Statistic
 
     The gradients are yet to be scaled: none is rounded here.
     """
-    sweep = _Sweep(rows, wanted, accumulation(rows.kind))
+    sweep = _Sweep(rows, wanted, accumulation(rows.kind), KERNELS)
     found = Statistics.zeros(rows, masses.uniform is not None, predicted=False)
     coefficients = masses.coefficients(found.vectors)
     for selection in sweep.selections():
@@ -78,16 +90,16 @@ def both_of(rows: LinearRows, masses: Masses, wanted: Wanted) -> tuple[Statistic
 class _Sweep:
     """The buffer, the sums, and how a chunk comes to its logits."""
 
-    def __init__(self, rows: LinearRows, wanted: Wanted, at_input: torch.dtype) -> None:
+    def __init__(self, rows: LinearRows, wanted: Wanted, at_hidden: torch.dtype, held: int) -> None:
         self.rows = rows
         self.wanted = wanted
         self.products = Products(rows)
         self.counting = CountingRows(rows)
-        self.length = chunk_length(rows, self.counting.count)
+        self.length = chunk_length(rows, self.counting.count, held)
         size = (min(self.length, self.counting.count), len(rows.classifier))
         self.buffer = reused(size, rows.kind, rows.hidden.device)
         with_gaps = self.counting.kept is not None
-        self.gradients = _gradients(rows, wanted, at_input, with_gaps=with_gaps)
+        self.gradients = _gradients(rows, wanted, at_hidden, with_gaps=with_gaps)
 
     def selections(self) -> Iterator[Selection]:
         """The chunks."""
@@ -101,7 +113,7 @@ class _Sweep:
         self.products.logits(hidden, logits)
         target, probabilities, valid = self.counting.labels(selection)
         chunk = Rows(
-            logits.reshape(-1, rows.classes, rows.inner),
+            logits.view(len(hidden), rows.classes, rows.inner),
             target, probabilities, rows.weight, valid,
         )  # fmt: skip
         return chunk, backend_for(*chunk)
@@ -148,36 +160,27 @@ class _Sweep:
                 gradients.hidden[selection] = part.to(gradients.hidden.dtype)
 
 
-def chunk_length(rows: LinearRows, count: int) -> int:
-    """How many rows the budget allows, evened out over as many chunks as are needed."""
-    outputs = rows.classifier.shape[0]
-    on_cpu = rows.hidden.device.type == "cpu"
-    # the kernels for CPUs work in place; the definition has its exponentials beside the logits
-    bytes_per_logit = rows.kind.itemsize if on_cpu else 4 * accumulation(rows.kind).itemsize
-    most = max(1, rows.chunk_bytes // max(1, outputs * bytes_per_logit))
-    chunks = -(-count // most)
-    return -(-count // chunks) if chunks else 1
-
-
 def _gradients(
-    rows: LinearRows, wanted: Wanted, at_input: torch.dtype, *, with_gaps: bool
+    rows: LinearRows, wanted: Wanted, at_hidden: torch.dtype, *, with_gaps: bool
 ) -> Gradients:
     """Where the gradients will be; ``with_gaps`` if not every row is written."""
     kind = accumulation(rows.kind)
     hidden, classifier, bias, _, probabilities, weight, _ = rows.tensors
 
-    def place(tensor: Tensor | None, wanted: bool, dtype: torch.dtype, sum: bool) -> Tensor | None:
+    def place(
+        tensor: Tensor | None, wanted: bool, dtype: torch.dtype, from_zero: bool
+    ) -> Tensor | None:
         if tensor is None or not wanted:
             return None
         held = reused(tensor.shape, dtype, tensor.device)
-        return held.zero_() if sum or with_gaps else held
+        return held.zero_() if from_zero or with_gaps else held
 
     return Gradients(
-        place(hidden, wanted.hidden, at_input, sum=False),
-        place(classifier, wanted.classifier, kind, sum=True),
-        place(bias, wanted.bias, kind, sum=True),
+        place(hidden, wanted.hidden, at_hidden, from_zero=False),
+        place(classifier, wanted.classifier, kind, from_zero=True),
+        place(bias, wanted.bias, kind, from_zero=True),
         None
         if probabilities is None
-        else place(probabilities, wanted.probabilities, probabilities.dtype, sum=False),
-        place(weight, wanted.weight, kind, sum=True),
+        else place(probabilities, wanted.probabilities, probabilities.dtype, from_zero=False),
+        place(weight, wanted.weight, kind, from_zero=True),
     )

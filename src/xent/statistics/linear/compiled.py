@@ -13,7 +13,7 @@ from xent.contract.rows import Coefficients, LinearRows
 from xent.statistics.linear import chunks
 from xent.statistics.linear.derivatives import as_statistics, coefficients_of
 from xent.statistics.linear.terms import LinearCoefficients, Statistics, Wanted
-from xent.statistics.masses import Masses, weighed
+from xent.statistics.masses import Masses, at_mass, weighed
 
 # Operators return tensors only: an empty one stands for None.
 
@@ -28,7 +28,9 @@ def statistics(rows: LinearRows, uniform: bool, predicted: bool) -> Statistics:
 def total(rows: LinearRows, masses: Masses, wanted: Wanted) -> Tensor:
     """Σ mass · statistic over all positions."""
     labels, uniform = (
-        mass if mass is None or isinstance(mass, Tensor) else rows.hidden.new_tensor(mass)
+        mass
+        if mass is None or isinstance(mass, Tensor)
+        else rows.hidden.new_full((), mass, dtype=accumulation(rows.kind))
         for mass in masses
     )
     value: Tensor = _total(*rows, labels, uniform, *wanted[:3])[0]
@@ -189,31 +191,34 @@ def _statistics_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None
     given = tuple(g if g is None or g.numel() else None for g in grads)
     of_rows, of_entropy = coefficients_of(given, rest)
     needed = ctx.needs_input_grad
-    wanted = [needed[0], needed[1], needed[2], needed[4], needed[5]]
+    dense = needed[4] and of_rows.cross is not None
+    wanted = [needed[0], needed[1], needed[2], dense, needed[5]]
     found = _gradients(
         *rows, None if of_entropy is None else entropy, *of_rows, of_entropy, wanted,
     )  # fmt: skip
-    at_hidden, at_classifier, at_bias, dense, weight = (
+    at_hidden, at_classifier, at_bias, at_dense, at_weight = (
         gradient if asked else None for gradient, asked in zip(found, wanted, strict=True)
     )
     beyond = (None for _ in needed[7:])
-    return at_hidden, at_classifier, at_bias, None, dense, weight, None, *beyond
+    return at_hidden, at_classifier, at_bias, None, at_dense, at_weight, None, *beyond
 
 
 def _keep_for_total(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*output[1:])
+    first = len(LinearRows._fields)
+    ctx.save_for_backward(*inputs[first : first + 2], *output[1:])
     ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs[:3]]
 
 
 def _total_backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    labels, uniform, *sums = ctx.saved_tensors
+    of_labels, of_uniform, labels, uniform, *sums = ctx.saved_tensors
     needed, first = ctx.needs_input_grad, len(LinearRows._fields)
     at_rows = (
         (s * grad).to(dtype) if asked else None
         for s, asked, dtype in zip(sums, needed[:3], ctx.dtypes, strict=True)
     )
-    statistics = zip((labels, uniform), needed[first : first + 2], strict=True)
-    at_masses = (v * grad if asked else None for v, asked in statistics)
+    each = ((of_labels, labels), (of_uniform, uniform))
+    asked_of = zip(each, needed[first : first + 2], strict=True)
+    at_masses = (at_mass(*of) * grad if asked else None for of, asked in asked_of)
     return *at_rows, *(None for _ in needed[3:first]), *at_masses, None, None, None
 
 

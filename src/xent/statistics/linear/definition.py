@@ -12,10 +12,10 @@ from xent.backends.torch import rows as definition
 from xent.contract.dtypes import accumulation, without_autocast
 from xent.contract.inspection import tracing
 from xent.contract.rows import Coefficients, LinearRows, Rows, Vectors
-from xent.statistics.linear.chunks import chunk_length
 from xent.statistics.linear.products import plain_logits
-from xent.statistics.linear.selections import zeroed_rows
+from xent.statistics.linear.selections import FORWARD_MODE, chunk_length, zeroed_rows
 from xent.statistics.linear.terms import Gradients, LinearCoefficients, Statistics, Wanted
+from xent.statistics.rows import canonical_statistics
 
 
 def statistics_of(rows: LinearRows, uniform: bool, predicted: bool = False) -> Statistics:
@@ -31,61 +31,52 @@ def statistics_of(rows: LinearRows, uniform: bool, predicted: bool = False) -> S
 
 
 def gradients_of(
-    rows: LinearRows, known: Statistics, coefficients: LinearCoefficients, wanted: Wanted
+    rows: LinearRows, entropy: Tensor | None, coefficients: LinearCoefficients, wanted: Wanted
 ) -> Gradients:
     """The gradients, to be differentiated again; each chunk's logits are made when that happens."""
     checkpointed = _checkpointed()
-    entropy = known.entropy if coefficients.entropy is not None else None
-    per_row = (
-        *known.vectors[:3], entropy, *coefficients.of_rows, coefficients.entropy,
-    )  # fmt: skip
+    entropy = None if coefficients.entropy is None else entropy
+    per_row = (entropy, coefficients.entropy, *coefficients.of_rows)
 
     def of_chunk(*tensors: Tensor | None) -> Gradients:
         chunk = LinearRows(*tensors[:7], *rows[7:])  # type: ignore[call-arg, arg-type]  # as they came
-        maximum, rest, nll, entropy, *own, at_entropy = tensors[7:]
-        return _of_chunk(
-            chunk, Vectors(maximum, rest, nll), entropy,  # type: ignore[arg-type]  # two are there
-            Coefficients(*own), at_entropy, wanted,
-        )  # fmt: skip
+        entropy, at_entropy, *own = tensors[7:]
+        return _of_chunk(chunk, entropy, LinearCoefficients(Coefficients(*own), at_entropy), wanted)
 
     parts = []
     for selection in _selections(rows):
         vectors = (None if v is None else v[selection] for v in per_row)
         parts.append(checkpointed(of_chunk, *_chunk(rows, selection).tensors, *vectors))
-    at_input, at_classifier, at_bias, at_probabilities, at_weight = zip(*parts, strict=True)
+    at_hidden, at_classifier, at_bias, at_probabilities, at_weight = zip(*parts, strict=True)
     return Gradients(
-        _joined(at_input), _sum(at_classifier), _sum(at_bias),
+        _joined(at_hidden), _sum(at_classifier), _sum(at_bias),
         _joined(at_probabilities), _sum(at_weight),
     )  # fmt: skip
 
 
 def _of_chunk(
-    chunk: LinearRows,
-    vectors: Vectors,
-    entropy: Tensor | None,
-    coefficients: Coefficients,
-    at_entropy: Tensor | None,
-    wanted: Wanted,
+    chunk: LinearRows, entropy: Tensor | None, coefficients: LinearCoefficients, wanted: Wanted
 ) -> Gradients:
     rows = _rows_of(chunk)
-    at_probabilities = at_weight = at_input = at_classifier = at_bias = None
+    vectors = canonical_statistics(rows)  # of these logits; ``chunks.gradients_of`` says why
+    of_rows, at_entropy = coefficients
+    at_probabilities = at_weight = at_hidden = at_classifier = at_bias = None
     if wanted.of_labels:
-        labels = definition.label_gradients(rows, vectors, coefficients)
-        at_probabilities, at_weight = labels
+        at_probabilities, at_weight = definition.label_gradients(rows, vectors, of_rows)
     if wanted.of_logits:
-        at_logits = definition.logit_gradient(rows, vectors, coefficients)
+        at_logits = definition.logit_gradient(rows, vectors, of_rows)
         if entropy is not None and at_entropy is not None:
             at_logits = at_logits + definition.entropy_gradient(rows, vectors, entropy, at_entropy)
         outputs = at_logits.reshape(len(at_logits), -1).to(chunk.kind)
         hidden = _hidden(chunk)
         with without_autocast(hidden.device.type):
             if wanted.hidden:
-                at_input = outputs @ chunk.classifier.to(chunk.kind)
+                at_hidden = outputs @ chunk.classifier.to(chunk.kind)
             if wanted.classifier:
                 at_classifier = (outputs.t() @ hidden).to(accumulation(chunk.kind))
             if wanted.bias:
                 at_bias = outputs.sum(0, dtype=accumulation(chunk.kind))
-    return Gradients(at_input, at_classifier, at_bias, at_probabilities, at_weight)
+    return Gradients(at_hidden, at_classifier, at_bias, at_probabilities, at_weight)
 
 
 def _rows_of(chunk: LinearRows) -> Rows:
@@ -118,7 +109,7 @@ def _selections(rows: LinearRows) -> Iterator[slice]:
         yield slice(None)
         return
     count = rows.hidden.shape[0]
-    length = chunk_length(rows, count)
+    length = chunk_length(rows, count, FORWARD_MODE)
     for start in range(0, max(count, 1), length):
         yield slice(start, start + length)
 

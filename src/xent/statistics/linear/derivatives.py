@@ -18,7 +18,7 @@ from xent.contract.reduction import summed
 from xent.contract.rows import Coefficients, LinearRows, Vectors
 from xent.statistics.linear import chunks, definition
 from xent.statistics.linear.terms import Gradients, LinearCoefficients, Statistics, Wanted
-from xent.statistics.masses import Masses, weighed
+from xent.statistics.masses import Masses, at_mass, weighed
 
 ROWS = len(LinearRows._fields)
 
@@ -63,23 +63,21 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         rows = LinearRows(*inputs[:ROWS])
-        maximum, rest, nll, _, _, entropy, argmax = output
+        maximum, rest, _, _, _, entropy, argmax = output
         ctx.mark_non_differentiable(maximum, *(() if argmax is None else (argmax,)))
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*rows.tensors, maximum, rest, nll, entropy)
+        ctx.save_for_backward(*rows.tensors, rest, entropy)
         ctx.numbers = rows[len(rows.tensors) :]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        *tensors, maximum, rest, nll, entropy = ctx.saved_tensors
+        *tensors, rest, entropy = ctx.saved_tensors
         rows = LinearRows(*tensors, *ctx.numbers)
-        wanted = _wanted(ctx.needs_input_grad)
         coefficients = coefficients_of(grads, rest)
-        if torch.is_grad_enabled() or _transformed(*tensors, *grads):
-            known = Statistics(Vectors(maximum, rest, nll), entropy)
-            found = definition.gradients_of(rows, known, coefficients, wanted)
-        else:
-            found = chunks.gradients_of(rows, entropy, coefficients, wanted)
+        wanted = _wanted(ctx.needs_input_grad).at(coefficients)
+        again = torch.is_grad_enabled() or _transformed(*tensors, *grads)
+        way = definition if again else chunks
+        found = way.gradients_of(rows, entropy, coefficients, wanted)
         return *_at_rows(found, rows), None, None
 
 
@@ -107,13 +105,10 @@ class _Total(torch.autograd.Function):
             numbers = zip(of_masses, ctx.masses, strict=True)
             masses = Masses(*(n if m is None else m for m, n in numbers))
             return *_differentiable(rows, masses, ctx.needs_input_grad, grad), None
-        last = not torch._C._autograd._get_current_graph_task_keep_graph()
-        in_place = last and not _transformed(grad)  # nobody will ask for these sums again
+        in_place = _ends_the_graph() and not _transformed(grad)  # nobody asks for these sums again
         scaled = (None if s is None else s.mul_(grad) if in_place else s * grad for s in sums)
-        at_masses = (
-            statistic * grad if needed else None
-            for statistic, needed in zip(statistics, ctx.needs_input_grad[ROWS:-1], strict=True)
-        )
+        each = zip(of_masses, statistics, ctx.needs_input_grad[ROWS:-1], strict=True)
+        at_masses = (at_mass(m, s) * grad if needed else None for m, s, needed in each)
         return *_at_rows(Gradients(*scaled), rows), *at_masses, None
 
 
@@ -134,6 +129,12 @@ def _differentiable(
     for i, gradient in zip(asked, at, strict=True):
         gradients[i] = gradient
     return gradients
+
+
+def _ends_the_graph() -> bool:
+    """True if the backward that is under way gives the graph up; in doubt it does not."""
+    keeps = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return keeps is not None and not keeps()
 
 
 def _wanted(needed: tuple[bool, ...]) -> Wanted:

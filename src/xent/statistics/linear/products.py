@@ -75,4 +75,5 @@ def plain_logits(rows: LinearRows) -> Tensor:
     bias = None if rows.bias is None else rows.bias.to(rows.kind)
     with without_autocast(rows.hidden.device.type):
         logits = F.linear(rows.hidden.to(rows.kind), rows.classifier.to(rows.kind), bias)
-    return logits.to(accumulation(logits.dtype)).reshape(-1, rows.classes, rows.inner)
+    logits = logits.to(accumulation(logits.dtype))
+    return logits.reshape(rows.hidden.shape[0], rows.classes, rows.inner)

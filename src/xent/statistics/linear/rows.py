@@ -78,12 +78,14 @@ def linear_row_statistics(
         valid: bool, the shape of the positions; False leaves a position out as well.
         uniform: whether uniform is computed.
         predictions: whether entropy and argmax are computed.
-        chunk_bytes: what may be held of logits at a time, one row at least; None is the size of
-            the classifier in float32, or 64 MiB if that is more.
+        chunk_bytes: what may be held of logits at a time, one row at least. None is the size of
+            the classifier in the precision of the sums, for at most 1024 rows, or 64 MiB if that
+            is more.
 
     Returns:
         LinearRowStatistics of the positions' shape, float32 (float64 for float64 input). Positions
         that do not count are 0 in all of them, −1 in argmax, and their hidden states may hold NaN.
+        argmax means nothing in a row that has no softmax.
 
     Raises:
         TypeError, ValueError, RuntimeError, IndexError, NotImplementedError: as

@@ -6,12 +6,18 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from xent.contract.dtypes import without_autocast
+from xent.contract.dtypes import accumulation, without_autocast
 from xent.contract.inspection import values_at_hand
 from xent.contract.rows import LinearRows
+from xent.statistics.dispatch import dispatch_of
 
 Selection = slice | Tensor
 """Neighbouring rows, or the numbers of some."""
+
+
+# How many tensors of the size of a chunk's logits are held at a time, by what is done with it
+# (measured; the definition in torch operations has its exponentials and masks beside the logits):
+KERNELS, DEFINITION, LABEL_GRADIENTS, ENTROPY_GRADIENT, FORWARD_MODE = 1, 4, 6, 10, 12
 
 
 class CountingRows:
@@ -45,6 +51,21 @@ class CountingRows:
         valid = None if all_count else rows.valid
         target, probabilities, valid = taken((rows.target, rows.probabilities, valid), selection)
         return target, probabilities, valid
+
+
+def chunk_length(rows: LinearRows, count: int, held: int) -> int:
+    """How many rows the budget allows, evened out over as many chunks as are needed."""
+    most = rows_within(rows, rows.classes, held)
+    chunks = -(-count // most)
+    return -(-count // chunks) if chunks else 1
+
+
+def rows_within(rows: LinearRows, classes: int, held: int) -> int:
+    """For how many rows the budget allows logits of so many classes, one at least."""
+    if dispatch_of(rows.hidden).backend == "torch":
+        held = max(held, DEFINITION)
+    itemsize = accumulation(rows.kind).itemsize if held > KERNELS else rows.kind.itemsize
+    return max(1, rows.chunk_bytes // max(1, classes * rows.inner * itemsize * held))
 
 
 def zeroed_rows(hidden: Tensor, valid: Tensor) -> Tensor:

@@ -61,6 +61,11 @@ class Wanted(NamedTuple):
         """Whether the gradient at the logits is needed."""
         return self.hidden or self.classifier or self.bias
 
+    def at(self, coefficients: LinearCoefficients) -> Wanted:
+        """Without the probabilities, where nothing that depends on them has a gradient."""
+        there = coefficients.of_rows.cross is not None
+        return self._replace(probabilities=self.probabilities and there)
+
     @property
     def of_labels(self) -> bool:
         """Whether that at the labels or at the class weights is."""

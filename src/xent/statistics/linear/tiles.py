@@ -12,7 +12,13 @@ from torch import Tensor
 from xent.contract.rows import LinearRows, Rows, Vectors
 from xent.statistics.dispatch import backend_for
 from xent.statistics.linear.products import Products
-from xent.statistics.linear.selections import CountingRows, Selection, put
+from xent.statistics.linear.selections import (
+    KERNELS,
+    CountingRows,
+    Selection,
+    put,
+    rows_within,
+)
 from xent.statistics.linear.terms import Statistics
 from xent.statistics.memory import reused
 from xent.statistics.merging import merged, merged_predictions
@@ -25,20 +31,21 @@ def statistics_of(rows: LinearRows, predicted: bool) -> Statistics:
     """The statistics for class indices, or for no labels: one matrix product."""
     found = Statistics.zeros(rows, uniform=False, predicted=predicted)
     counting = CountingRows(rows)
-    width = max(1, min(WIDTH, rows.classes)) * rows.inner
-    height = max(1, min(counting.count, rows.chunk_bytes // (width * rows.kind.itemsize)))
-    tile = reused((height * width,), rows.kind, rows.hidden.device)
+    width = min(WIDTH, rows.classes)
+    height = max(1, min(counting.count, rows_within(rows, width, KERNELS)))
+    tile = reused((height * width * rows.inner,), rows.kind, rows.hidden.device)
+    products = Products(rows)
     for selection in counting.selections(height):
-        part = _of_rows(counting, selection, tile, predicted)
+        part = _of_rows(counting, products, selection, tile, predicted)
         put(found.vectors, selection, part.vectors)
         put(found[1:], selection, part[1:])
     return found
 
 
 def _of_rows(
-    counting: CountingRows, selection: Selection, tile: Tensor, predicted: bool
+    counting: CountingRows, products: Products, selection: Selection, tile: Tensor, predicted: bool
 ) -> Statistics:
-    rows, products = counting.rows, Products(counting.rows)
+    rows = counting.rows
     hidden = counting.hidden(selection)
     target, _, valid = counting.labels(selection)
     found: Statistics | None = None
