@@ -131,7 +131,7 @@ def logits_of(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) 
     """The logits of all positions, classes last."""
     classes, *inner, features = linear_weight.shape
     bias = None if linear_bias is None else linear_bias.reshape(-1)
-    flat = F.linear(input, linear_weight.reshape(-1, features), bias)
+    flat = F.linear(input, linear_weight.reshape(math.prod((classes, *inner)), features), bias)
     return flat.reshape(*input.shape[:-1], classes, *inner).movedim(input.ndim - 1, -1)
 
 
