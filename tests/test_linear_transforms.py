@@ -338,7 +338,7 @@ class TestCompilers:
 
         module = xent.LinearCrossEntropyLoss(3, 50, chunk_bytes=1000, **options)
         loss = torch.compile(module, fullgraph=True, backend=compiler, dynamic=True)
-        for size in (3, 5, 17):
+        for size in (7, 5, 17):
             x, y = torch.randn(size, 3), torch.arange(size) % 4
             torch.testing.assert_close(loss(x, y), module(x, y), **SINGLE)
         assert len(graphs) == 1
@@ -491,8 +491,10 @@ class TestSurroundings:
         for reduction in ("mean", "none"):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss = LOSS(x, w, INDEX, reduction=reduction).sum()
-                (at_x,) = torch.autograd.grad(loss, x, create_graph=True)
-                (second,) = torch.autograd.grad(at_x.square().sum(), w)
+            (at_x,) = torch.autograd.grad(loss, x, create_graph=True)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                penalty = at_x.square().sum()
+            (second,) = torch.autograd.grad(penalty, w)
             wide = X.clone().requires_grad_(), W.clone().requires_grad_()
             true = truth(*wide, INDEX, reduction=reduction).sum()
             (at_wide,) = torch.autograd.grad(true, wide[0], create_graph=True)
@@ -508,7 +510,10 @@ class TestSurroundings:
     def test_anomaly_detection_finds_nothing(self) -> None:
         model = Model()
         y = torch.tensor([1, -100, 3])
-        with warnings.catch_warnings(), torch.autograd.detect_anomaly(check_nan=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is slow
+            anomalies = torch.autograd.detect_anomaly(check_nan=True)
+        with anomalies:
             x = torch.randn(3, 6)
             model(x, y).backward()
         assert model.layer.weight.grad.isfinite().all()
