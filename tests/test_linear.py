@@ -22,7 +22,9 @@ from composition import (
     loss_and_gradients,
     truth,
 )
+from composition import poisoned as poisoned
 from exactness import largest_error
+from xent.statistics.linear import products
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -211,3 +213,16 @@ def test_float64_labels_and_weights_ask_for_the_digits_of_one(wide) -> None:
         assert (
             largest_error(mine, expected) <= 2 * torch.finfo(mine.dtype).eps * expected.abs().max()
         )
+
+
+@pytest.mark.parametrize("labels", ["index", "probabilities"])
+def test_a_classifier_is_widened_piece_by_piece(labels) -> None:
+    arguments = example((3, 200), (3001,), torch.bfloat16, labels)
+    arguments["input"] /= 8
+    assert arguments["linear_weight"].numel() * 4 > products.PIECE_BYTES
+    for reduction in ("none", "mean"):
+        options = {**arguments, "reduction": reduction}
+        check(options, ["input", "linear_weight", "linear_bias"])
+        with torch.no_grad():
+            evaluated = xent.linear_cross_entropy(**options)
+        torch.testing.assert_close(evaluated, xent.linear_cross_entropy(**options))

@@ -19,6 +19,7 @@ from composition import (
     loss_and_gradients,
     truth,
 )
+from composition import poisoned as poisoned
 from exactness import exact_nll
 from xent.statistics.linear import tiles
 
@@ -35,12 +36,12 @@ def loss_of(arguments: Arguments, names: list[str] = AT) -> tuple[Tensor, list[T
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("left_out", ["ignore_index", "sample_weight"])
-@pytest.mark.parametrize("labels", ["index", "probabilities"])
+@pytest.mark.parametrize(
+    ("labels", "left_out"),
+    [("index", "ignore_index"), ("index", "sample_weight"), ("probabilities", "sample_weight")],
+)
 @pytest.mark.parametrize("garbage", [NAN, INF, -INF])
 def test_hidden_states_of_ignored_rows_are_inert(garbage, labels, left_out, reduction) -> None:
-    if (labels, left_out) == ("probabilities", "ignore_index"):
-        pytest.skip("ignore_index marks nothing among probabilities")
     for outputs, chunk_bytes in (((9,), 80), ((3, 2), None)):
         arguments = example((7, 6), outputs, labels=labels, weighted=True)
         arguments |= {"reduction": reduction, "label_smoothing": 0.1, "chunk_bytes": chunk_bytes}
@@ -64,11 +65,16 @@ def test_hidden_states_of_ignored_rows_are_inert(garbage, labels, left_out, redu
 
 
 def test_a_hidden_state_counts_where_one_of_its_positions_does() -> None:
-    arguments = example((5, 4), (3, 2), weighted=True)
-    arguments["target"][1, 0] = arguments["target"][3] = -100
-    for reduction in REDUCTIONS:
-        options = {**arguments, "reduction": reduction, "chunk_bytes": 50}
-        assert_true(loss_of(options), options, AT)
+    for weighted in (False, True):
+        arguments = example((5, 4), (3, 2), weighted=weighted)
+        arguments["target"][1, 0] = arguments["target"][3] = -100
+        for reduction in REDUCTIONS:
+            options = {**arguments, "reduction": reduction, "chunk_bytes": 50}
+            assert_true(loss_of(options), options, AT)
+        of = xent.linear_row_statistics(**arguments, uniform=True, predictions=True)
+        ignored = arguments["target"] == -100
+        for statistic in (of.lse, of.nll, of.uniform, of.entropy, of.argmax + 1):
+            assert torch.equal(statistic == 0, ignored)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
