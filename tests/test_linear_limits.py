@@ -297,3 +297,29 @@ def test_expanded_hidden_states_and_negative_views() -> None:
 
 def test_differentiable_names_are_all_floats() -> None:
     assert differentiable(example(weighted=True)) == [*AT, "weight"]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_axis_of_no_classifiers_has_no_positions(grad, reduction) -> None:
+    arguments = {**example((3, 5), (7, 0)), "reduction": reduction, "on_empty": "zero"}
+    if not grad:
+        assert xent.linear_cross_entropy(**arguments).count_nonzero() == 0
+        return
+    loss, gradients = loss_of(arguments)
+    assert loss.count_nonzero() == 0
+    assert [g.shape for g in gradients] == [arguments[n].shape for n in AT]
+    assert gradients[0].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_no_classes_cost_nothing(reduction) -> None:
+    """As with ``cross_entropy``: a sum over nothing."""
+    arguments = {**example((3, 5), (0,), labels="probabilities"), "reduction": reduction}
+    assert xent.linear_cross_entropy(**arguments).count_nonzero() == 0
+    loss, gradients = loss_of(arguments)
+    assert loss.count_nonzero() == 0
+    assert gradients[0].count_nonzero() == 0
+    del arguments["target"], arguments["reduction"]
+    assert xent.linear_row_statistics(**arguments).lse.tolist() == [-INF] * 3
+    assert xent.linear_row_statistics(**arguments, uniform=True).uniform.tolist() == [0.0] * 3

@@ -357,6 +357,20 @@ class TestCompilers:
         with torch.no_grad():
             torch.testing.assert_close(compiled(**SINGLES), LOSS(**SINGLES), **SINGLE)
 
+    @pytest.mark.parametrize("label", [900, -5])
+    @pytest.mark.parametrize("way", ["training", "evaluation", "a loss per row"])
+    def test_a_label_that_is_no_class_does_not_pass_for_one(self, way, label) -> None:
+        """Compiled code can't look at labels beforehand; a plausible loss is no answer to one."""
+        torch.compiler.reset()
+        compiled = torch.compile(LOSS, fullgraph=True, backend="aot_eager")
+        hidden, classifier = torch.randn(3, 5), torch.randn(700, 5)
+        classifier.requires_grad_(way == "training")
+        reduction = "none" if way == "a loss per row" else "mean"
+        good, bad = torch.tensor([0, 1, 2]), torch.tensor([0, label, 2])
+        assert compiled(hidden, classifier, good, reduction=reduction).isfinite().all()
+        with pytest.raises((IndexError, RuntimeError), match=r"target|out of bounds"):
+            compiled(hidden, classifier, bad, reduction=reduction)
+
     @stepping_aside
     def test_function_transforms_compile(self) -> None:
         if torch.__version__ < (2, 13):
