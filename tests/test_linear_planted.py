@@ -53,14 +53,14 @@ PLANTED = [
     (selections, "rows.valid.any(1).nonzero()", "rows.valid.all(1).nonzero()"),
     (selections, "self.kept is not None and rows.inner == 1", "self.kept is not None"),
     # memory that nobody has written
-    (chunks, "held.zero_() if sum or with_gaps else held", "held.zero_() if sum else held"),
-    (chunks, "held.zero_() if sum or with_gaps else held", "held"),
+    (chunks, "held.zero_() if from_zero or with_gaps", "held.zero_() if from_zero"),
+    (chunks, "held.zero_() if from_zero or with_gaps else held", "held"),
     # a missing factor or term
     (chunks, "at_logits += beyond", "pass"),
     (merging, "beside = (1 + of_low) *", "beside = of_low *"),
     (merging, "surprise = (prediction.entropy - log_share)", "surprise = (prediction.entropy + 0)"),
     (derivatives, "at_rest * (1 + rest)", "at_rest"),
-    (derivatives, "statistic * grad if needed", "statistic if needed"),
+    (derivatives, "at_mass(m, s) * grad if needed", "at_mass(m, s) if needed"),
     (definition, "at_logits = at_logits + definition.entropy_gradient(rows, vectors, entropy, "
      "at_entropy)", "pass"),
     (masses, "return losses + _product(masses.uniform", "return losses - _product(masses.uniform"),
@@ -78,7 +78,7 @@ PLANTED = [
     (linear, 'working if input.device.type == "cpu" else _product_dtype(hidden)', "input.dtype"),
     (tiles, "torch.log1p(rest) + (maximum - logit)", "(torch.log1p(rest) + maximum) - logit"),
     # memory and products
-    (chunks, "max(1, rows.chunk_bytes // max(1, outputs * bytes_per_logit))", "max(1, count)"),
+    (selections, "-(-count // chunks) if chunks else 1", "max(1, count)"),
     (rows, "        or not wanted.of_logits\n", "        or True\n"),
     # an option that is lost
     (function, "dtype or call.natural", "call.natural"),

@@ -96,8 +96,12 @@ def test_no_product_is_made_that_nobody_asked_for(options, names, products, labe
     assert watch.products == products
 
 
+HELD = {"numba": 1, "torch": 4}
+"""How many tensors of the size of a chunk a backend may hold at a time."""
+
+
 @pytest.mark.parametrize("rows", ["counted", "all"])
-def test_rows_that_do_not_count_do_not_come_to_a_product(rows, monkeypatch) -> None:
+def test_rows_that_do_not_count_do_not_come_to_a_product(rows, backend, monkeypatch) -> None:
     arguments = batch()
     if rows == "counted":
         arguments["target"][::3] = -100
@@ -112,8 +116,9 @@ def test_rows_that_do_not_count_do_not_come_to_a_product(rows, monkeypatch) -> N
     xent.linear_cross_entropy(**leaves(arguments, *AT)).backward()
     count = 40 if rows == "counted" else 60
     assert sum(seen) == count
-    assert max(seen) <= 7
-    assert len(seen) == -(-count // 7)
+    most = 7 // HELD[backend] or 1
+    assert max(seen) <= most
+    assert len(seen) == -(-count // most)
 
 
 @pytest.mark.parametrize("labels", ["index", "no labels"])
@@ -145,7 +150,7 @@ def test_second_derivatives_do_not_have_them_either(predictions) -> None:
 
 
 @pytest.mark.parametrize("grad", [True, False])
-def test_the_buffer_is_within_the_budget(grad, monkeypatch) -> None:
+def test_the_buffer_is_within_the_budget(grad, backend, monkeypatch) -> None:
     made: list[int] = []
     reused = chunks.reused
 
@@ -165,8 +170,8 @@ def test_the_buffer_is_within_the_budget(grad, monkeypatch) -> None:
                 xent.linear_cross_entropy(**leaves(arguments, *AT))
             row = CLASSES * max(4, dtype.itemsize)
             assert made
-            assert all(held <= max(budget, row) for held in made)
-            assert max(made) >= min(budget // 2, COUNT * row)  # and is not wasted
+            assert all(HELD[backend] * held <= max(budget, HELD[backend] * row) for held in made)
+            assert HELD[backend] * max(made) >= min(budget // 2, COUNT * row)  # and is not wasted
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

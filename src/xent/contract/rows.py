@@ -51,7 +51,7 @@ class LinearRows(NamedTuple):
     @property
     def classes(self) -> int:
         """C."""
-        return self.classifier.shape[0] // self.inner
+        return self.classifier.shape[0] // self.inner if self.inner else 0
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from xent import functional
 from xent.contract.dtypes import check_dtype
-from xent.contract.errors import described, mistake
+from xent.contract.errors import described, mistake, shape
 from xent.contract.linear import checked_chunk_bytes
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.targets import stored_ignore_index
@@ -72,6 +72,13 @@ class LinearCrossEntropyLoss(torch.nn.Module):
         check_dtype(loss_dtype)
         self.loss_dtype = loss_dtype
         self.chunk_bytes = checked_chunk_bytes(chunk_bytes)
+        if weight is not None and tuple(weight.shape) != (num_classes,):
+            raise mistake(
+                RuntimeError,
+                "weight",
+                expected=f"one factor for each of the {num_classes} classes",
+                got=f"shape {shape(weight)}",
+            )
         outputs = math.prod(self.out_features, start=num_classes)
         self.linear = torch.nn.Linear(in_features, outputs, bias=bias, device=device, dtype=dtype)
         self.register_buffer("weight", weight)

@@ -51,8 +51,8 @@ def at_mass(mass: Tensor, statistic: Tensor) -> Tensor:
 
 def _product(mass: Mass, statistic: Tensor) -> Tensor:
     """mass · statistic; what has no mass costs nothing."""
+    if not isinstance(mass, Tensor) and mass == 0.0:
+        mass = torch.zeros_like(statistic)  # a derivative of zero is a derivative
     if isinstance(mass, Tensor):
         return cost(mass, statistic)
-    if mass == 1.0:
-        return statistic
-    return mass * statistic if mass else torch.zeros_like(statistic)
+    return statistic if mass == 1.0 else mass * statistic

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xent.contract.inspection import values_at_hand
 from xent.contract.rows import LinearRows, Rows, Vectors
 from xent.statistics.dispatch import backend_for
 from xent.statistics.linear.products import Products
@@ -48,6 +49,8 @@ def _of_rows(
     rows = counting.rows
     hidden = counting.hidden(selection)
     target, _, valid = counting.labels(selection)
+    if target is not None:
+        _check_labels(target, rows.classes)
     found: Statistics | None = None
     logit: Tensor | None = None  # of the label
     for first in range(0, max(1, rows.classes), WIDTH):
@@ -77,13 +80,22 @@ def _of_tile(chunk: Rows, predicted: bool, first: int) -> Statistics:
     return Statistics(vectors, entropy, argmax.where(argmax < 0, argmax + first))
 
 
+def _check_labels(target: Tensor, classes: int) -> None:
+    """A label outside of all tiles raises where it can be seen; elsewhere its loss is NaN.
+
+    Callers have looked already, but for compiled code, which has its values only now.
+    """
+    if classes and values_at_hand(target) and bool(((target < 0) | (target >= classes)).any()):
+        raise IndexError(f"target: expected labels in 0..{classes - 1}; got one outside.")
+
+
 def _label_logit(logits: Tensor, place: Tensor, known: Tensor | None) -> Tensor:
     """Logits of the labels, where they are in this tile; ``place`` counts from its start."""
     classes = logits.shape[1]
     if known is None:
-        known = torch.zeros_like(place, dtype=logits.dtype)
-    if not classes:
-        return known
+        known = torch.full_like(place, torch.nan, dtype=logits.dtype)
+    if not classes:  # then no label counts
+        return known.zero_()
     here = logits.gather(1, place.clamp(0, classes - 1).unsqueeze(1)).squeeze(1)
     return torch.where((place >= 0) & (place < classes), here, known)
 
