@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -338,3 +339,35 @@ def test_the_number_of_threads_does_not_change_a_loss_without_products(reduction
     again = loss_and_gradients(xent.linear_cross_entropy, arguments, AT)
     assert torch.equal(again[0], results[0][0])
     assert all(map(torch.equal, again[1], results[0][1]))
+
+
+def test_more_than_2_to_the_31_logits(backend) -> None:
+    if backend == "torch":
+        pytest.skip("the sizes are torch's to get right there, and it takes a minute")
+    count, classes = 70_001, 32_000  # 2.2e9, of which a chunk's are held
+    bias = torch.linspace(-1, 1, classes)
+    target = torch.arange(count) % classes
+    losses = xent.linear_cross_entropy(
+        torch.zeros(count, 1), torch.ones(classes, 1), target,
+        linear_bias=bias, reduction="none",
+    )  # fmt: skip
+    wide = bias.double()
+    torch.testing.assert_close(losses.double(), wide.logsumexp(0) - wide[target])
+
+
+@pytest.mark.large
+@pytest.mark.skipif("XENT_LARGE_TESTS" not in os.environ, reason="XENT_LARGE_TESTS is not set")
+def test_a_chunk_of_more_than_2_to_the_31_logits(backend) -> None:
+    if backend == "torch":
+        pytest.skip("the sizes are torch's to get right there, and it takes a minute")
+    count, classes = 70_001, 32_000  # 9 GB
+    bias = torch.linspace(-1, 1, classes).requires_grad_()
+    target = torch.arange(count) % classes
+    loss = xent.linear_cross_entropy(
+        torch.zeros(count, 1), torch.ones(classes, 1), target,
+        linear_bias=bias, reduction="sum", chunk_bytes=16 << 30,
+    )  # fmt: skip
+    loss.backward()
+    wide = bias.detach().double()
+    expected = count * wide.softmax(0) - target.bincount(minlength=classes)
+    torch.testing.assert_close(bias.grad.double(), expected, rtol=1e-5, atol=1e-5)
