@@ -31,6 +31,7 @@ from xent.statistics.linear import (
 )
 
 function = sys.modules["xent.functional.linear_cross_entropy"]
+formula = sys.modules["xent.functional.cross_entropy"]
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning"),
@@ -82,6 +83,7 @@ PLANTED = [
     (rows, "        or not wanted.of_logits\n", "        or True\n"),
     # an option that is lost
     (function, "dtype or call.natural", "call.natural"),
+    (formula, "masses._replace(labels=of_label * masses.labels)", "masses"),
     (function, "call.divisor(reduction_.denominator)", "call.divisor(None)"),
 ]  # fmt: skip
 

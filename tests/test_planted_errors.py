@@ -36,7 +36,7 @@ PLANTED = [
     (rows, "cost(d * _class_mass(rows, x)", "cost(d"),
     (rows, "at_weight = at_weight + cost(_row(coefficients.uniform), surprise)", "pass"),
     (cross_entropy, "labels: Mass = 1 - smoothing", "labels: Mass = 1.0"),
-    (cross_entropy, "for factor in (of_label, call", "for factor in (None, call"),
+    (cross_entropy, "nll=cost(of_label, vectors.nll)", "nll=vectors.nll"),
     (masses, "return losses + _product(masses.uniform, vectors.uniform)", "return losses"),
     (binary, "cost(yes, -F.logsigmoid(x))", "yes"),
     # a wrong divisor

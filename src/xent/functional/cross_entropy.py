@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from xent.backends.torch.limits import cost
 from xent.contract.call import Call, checked_call
 from xent.contract.denominator import label_weight
 from xent.contract.dtypes import check_dtype
@@ -169,19 +170,29 @@ def _general(
 
 def position_losses(vectors: Vectors, call: Call) -> Tensor:
     """s · [(1 − ε) · (v_y · nll, or cross) + (ε/C) · uniform], all ``[outer, inner]``."""
-    return weighed(vectors, position_masses(call))
+    of_label = _weight_of_label(call)
+    if of_label is not None and vectors.nll is not None:
+        # first of the factors, as in cross: one-hot labels are indices, to the bit
+        vectors = vectors._replace(nll=cost(of_label, vectors.nll))
+    return weighed(vectors, _masses(call))
 
 
 def position_masses(call: Call) -> Masses:
-    """s · (1 − ε) · v_y of what the label costs, s · (ε/C) of all classes alike."""
+    """The same as one factor for each statistic."""
+    masses, of_label = _masses(call), _weight_of_label(call)
+    return masses if of_label is None else masses._replace(labels=of_label * masses.labels)
+
+
+def _masses(call: Call) -> Masses:
+    """s · (1 − ε) of what the label costs, s · (ε/C) of all classes alike."""
     smoothing, classes = call.label_smoothing, call.layout.classes
     labels: Mass = 1 - smoothing
     even: Mass = smoothing / classes if classes else 0.0
-    of_label = None
-    if call.rows.target is not None:
-        of_label = label_weight(call.targets, call.rows.weight)
-    for factor in (of_label, call.sample_weight):
-        labels = labels if factor is None else labels * factor
     if call.sample_weight is not None:
-        even = even * call.sample_weight
+        labels, even = labels * call.sample_weight, even * call.sample_weight
     return Masses(labels, even if smoothing else None)
+
+
+def _weight_of_label(call: Call) -> Tensor | None:
+    """v_y for class indices with class weights."""
+    return None if call.rows.target is None else label_weight(call.targets, call.rows.weight)
