@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from tables import RESULTS
 from torch import Tensor
 
 import xent
+from tables import RESULTS
 from xent.benchmark.files import write
 from xent.benchmark.machine import machine
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from linear_memory import peak_of
-from linear_peers import PEERS, Case, Data, Mode, Products, Program, made
-from linear_plot import plot
 from rich.console import Console
 from torch import Tensor
 
+from linear_memory import peak_of
+from linear_peers import PEERS, Case, Data, Mode, Products, Program, made
+from linear_plot import plot
 from xent.benchmark.files import write
 from xent.benchmark.load import Load
 from xent.benchmark.machine import machine

@@ -13,7 +13,6 @@ import sys
 from dataclasses import asdict, replace
 
 from linear_peers import Case, Mode, Program, made
-
 from xent.benchmark.memory import peak_bytes
 
 SECONDS = 300.0

@@ -13,14 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+import torch
+
+import xent
+from xent.benchmark.machine import machine
+
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests"))
 
-import torch  # noqa: E402
-
 import browser  # noqa: E402  # the folder of the tests is no package
-import xent  # noqa: E402
-from xent.benchmark.machine import machine  # noqa: E402
 
 VISITS = 15
 ANSWERS = """async () => {

@@ -7,8 +7,6 @@ that of one big batch, however many micro-batches it is taken in.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ import click
 import torch
 from click.core import ParameterSource
 
+from commands import BadInput, OneLineErrors, check_writable, threads_option
 from lm_run import Source, run
-from lm_text import BadInput
 from lm_tokens import BYTES, SPECIAL
 from lm_training import LOSSES, Settings
 from xent.cli.demo import threads_of_torch
@@ -30,18 +28,6 @@ Examples:
   python examples/language_model.py --bytes --width 128 --layers 2
   python examples/language_model.py --text DIR --suffix .txt
 """
-
-
-class OneLineErrors(click.Command):
-    """A command whose usage errors are one line and exit code 2."""
-
-    def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Reads the arguments."""
-        try:
-            return super().make_context(*args, **options)
-        except click.UsageError as error:
-            message = " ".join(error.format_message().split())
-            raise BadInput(f"{message} Try --help.") from error
 
 
 POSITIVE = click.IntRange(min=1)
@@ -83,13 +69,7 @@ POSITIVE = click.IntRange(min=1)
     default=0,
     help="Of what is held out, the start, and the order of the sequences.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1, os.cpu_count() or 1),
-    default=os.cpu_count() or 1,
-    show_default="all cores",
-    help="Threads for torch.",
-)
+@threads_option
 @click.option(
     "--json",
     "json_file",
@@ -149,15 +129,7 @@ def _check_options(ctx: click.Context) -> None:
             "expected a multiple of it."
         )
     if given["json_file"] is not None:
-        _check_writable(given["json_file"])
-
-
-def _check_writable(path: Path) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror}.") from error
+        check_writable(given["json_file"])
 
 
 if __name__ == "__main__":

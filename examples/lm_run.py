@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress
 
+from commands import training_bar
 from lm_measure import hidden_of, measure
 from lm_report import draw_comparison, draw_measured, draw_validation, is_shown, step_line
 from lm_sequences import Sequences, sequences_of
@@ -139,7 +137,7 @@ def _train(training: Training, terminal: Console, quiet: bool) -> list[Step]:
     """Takes all steps, with a line for some."""
     total = training.settings.steps
     steps = []
-    with _progress(terminal, total, quiet) as on_step:
+    with training_bar(terminal, total, quiet) as on_step:
         for step in training.run(total):
             steps.append(step)
             on_step()
@@ -185,18 +183,3 @@ def _described(source: Source, data: Data, training: Training) -> dict[str, Any]
         "vocabulary": data.vocabulary.size,
         "parameters": _parameters(training),
     }
-
-
-@contextmanager
-def _progress(terminal: Console, steps: int, quiet: bool) -> Iterator[Callable[[], object]]:
-    """A bar on the terminal that shows the lines, or else on that of stderr."""
-    if not terminal.is_terminal:
-        terminal = console(stderr=True)
-    with Progress(
-        console=terminal,
-        transient=True,
-        redirect_stdout=False,
-        disable=quiet or not terminal.is_terminal,
-    ) as progress:
-        task = progress.add_task("training", total=steps)
-        yield lambda: progress.advance(task)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
+from commands import BadInput
 
 HELD_OUT = 0.05
 """Share of the files that nothing is learned from, neither merges nor weights."""
@@ -19,12 +19,6 @@ NOT_PROSE = frozenset({
     "encodings", "pydoc_data",  # tables, and documentation made by a program
 })  # fmt: skip
 GENERATED = "_sysconfigdata"
-
-
-class BadInput(click.ClickException):
-    """What was given cannot be used; the message says where it is wrong."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,9 @@ def validate(
             model(batch.inputs), model.embedding, batch.labels,
             ignore_index=IGNORED, predictions=True,
         )  # fmt: skip
-        assert of.nll is not None and of.entropy is not None and of.argmax is not None  # noqa: PT018
+        assert of.nll is not None  # there were labels,
+        assert of.entropy is not None  # and predictions were asked for
+        assert of.argmax is not None
         nll += of.nll.double().sum().item()  # padding has 0 in both,
         entropy += of.entropy.double().sum().item()
         right += int((of.argmax == batch.labels).sum())  # and −1 here, which is no label

@@ -7,8 +7,6 @@ per class in each line, and ``images/<image_id>.jpg``.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import click
 import torch
 from click.core import ParameterSource
 
-from plants_data import BadInput
+from commands import BadInput, OneLineErrors, check_writable, threads_option
 from plants_run import Place, run
 from plants_training import Settings
 from resnet import BLOCKS
@@ -30,18 +28,6 @@ Examples:
   python examples/plant_pathology.py --data DIR --model resnet34 --size 128
   python examples/plant_pathology.py --data DIR --json > run.json
 """
-
-
-class OneLineErrors(click.Command):
-    """A command whose usage errors are one line and exit code 2."""
-
-    def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Reads the arguments."""
-        try:
-            return super().make_context(*args, **options)
-        except click.UsageError as error:
-            message = " ".join(error.format_message().split())
-            raise BadInput(f"{message} Try --help.") from error
 
 
 @click.command(cls=OneLineErrors, epilog=EXAMPLES, context_settings={"show_default": True})
@@ -61,13 +47,7 @@ class OneLineErrors(click.Command):
     default=0,
     help="Of the split, the start, and all that is drawn.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(1, os.cpu_count() or 1),
-    default=os.cpu_count() or 1,
-    show_default="all cores",
-    help="Threads for torch.",
-)
+@threads_option
 @click.option("--size", type=click.IntRange(16, 1024), default=96, help="Side of an image, pixels.")
 @click.option(
     "--mixup",
@@ -145,13 +125,7 @@ def _check_checkpoint(path: Path | None, resume: bool) -> None:
         return
     if path.exists() and not resume:
         raise BadInput(f"{path} exists; --resume goes on from it, another name begins another run.")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise BadInput(
-            f"No checkpoint can be written in {path.parent}: {error.strerror}."
-        ) from error
+    check_writable(path)
 
 
 def _explicit(ctx: click.Context) -> list[str]:

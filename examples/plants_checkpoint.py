@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plants_data import BadInput, Labels
+from commands import BadInput
+from plants_data import Labels
 from plants_training import Epoch, Settings, Split, Training
 
 KIND = "xent plant pathology 1"

@@ -8,17 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import torch
 from torch import Tensor
 
+from commands import BadInput
+
 SUM_TOLERANCE = 1e-3
-
-
-class BadInput(click.ClickException):
-    """What was given cannot be used; the message says where it is wrong."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,10 @@ from typing import Any
 import click
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text
 
 import plants_checkpoint as checkpoints
+from commands import training_bar
 from plants_data import Labels, Plants, read_images, read_labels
 from plants_report import draw_result, epoch_line, explain_worst, result_of
 from plants_training import Settings, Split, Training, stratified
@@ -91,7 +89,7 @@ def _train(training: Training, plants: Plants, place: Place) -> None:
         terminal.print(_introduction(training, plants))
         if done:
             terminal.print(f"Resumed after epoch {done} of {epochs}.")
-    with _progress(terminal, (epochs - done) * training.batches, place.quiet) as on_batch:
+    with training_bar(terminal, (epochs - done) * training.batches, place.quiet) as on_batch:
         for _ in range(done, epochs):
             epoch = training.run_epoch(on_batch)
             if place.checkpoint:
@@ -112,23 +110,6 @@ def _introduction(training: Training, plants: Plants) -> Text:
 
 def _parameters(training: Training) -> int:
     return sum(parameter.numel() for parameter in training.model.parameters())
-
-
-@contextmanager
-def _progress(
-    terminal: Console | None, batches: int, quiet: bool
-) -> Iterator[Callable[[], object]]:
-    """A bar on the terminal that shows the lines, or else on that of stderr."""
-    if terminal is None or not terminal.is_terminal:
-        terminal = console(stderr=True)
-    with Progress(
-        console=terminal,
-        transient=True,
-        redirect_stdout=False,
-        disable=quiet or not terminal.is_terminal,
-    ) as progress:
-        task = progress.add_task("training", total=batches)
-        yield lambda: progress.advance(task)
 
 
 def _finished(training: Training, plants: Plants, place: Place) -> dict[str, Any]:

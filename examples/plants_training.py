@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import xent
-from plants_data import BadInput, Labels
+from commands import BadInput
+from plants_data import Labels
 from resnet import resnet
 
 LEARNING_RATE = 2e-3

@@ -8,14 +8,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from playwright.sync_api import Browser
+
+import xent
+from xent.cli.examples import EXAMPLES
+
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests"))
 
-from playwright.sync_api import Browser  # noqa: E402
-
 import browser  # noqa: E402  # the folder of the tests is no package
-import xent  # noqa: E402
-from xent.cli.examples import EXAMPLES  # noqa: E402
 
 FOLDER = ROOT / "docs" / "images" / "page"
 WIDE, NARROW = 1280, 360

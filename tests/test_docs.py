@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-sys.path.extend([str(ROOT / "benchmarks"), str(ROOT / "scripts")])
+import tables
+import write_answers
 
-import tables  # noqa: E402  # the folders of benchmarks and scripts are no packages
-import write_answers  # noqa: E402  # as above
+ROOT = Path(__file__).parent.parent
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 

@@ -14,22 +14,20 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+import lm_measure
+import lm_report
+import lm_run
+import lm_sequences
+import lm_text
+import lm_tokens
+import lm_training
+import lm_validation
 import xent
+from language_model import main
+from lm_model import LanguageModel
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-sys.path.append(str(EXAMPLES))
-
-import lm_measure  # noqa: E402  # the folder of the examples is no package
-import lm_report  # noqa: E402  # the folder of the examples is no package
-import lm_run  # noqa: E402  # the folder of the examples is no package
-import lm_sequences  # noqa: E402  # the folder of the examples is no package
-import lm_text  # noqa: E402  # the folder of the examples is no package
-import lm_tokens  # noqa: E402  # the folder of the examples is no package
-import lm_training  # noqa: E402  # the folder of the examples is no package
-import lm_validation  # noqa: E402  # the folder of the examples is no package
-from language_model import main  # noqa: E402  # the folder of the examples is no package
-from lm_model import LanguageModel  # noqa: E402  # the folder of the examples is no package
 
 SENTENCE = "the loss of a tøken is the logarithm of what it was given – no less.\n"
 
