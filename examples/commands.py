@@ -60,7 +60,7 @@ def check_writable(path: Path) -> None:
 def training_bar(
     terminal: Console | None, total: int, quiet: bool
 ) -> Iterator[Callable[[], object]]:
-    """A bar on the terminal that shows the lines, or else on that of stderr; each call is a step."""
+    """A bar on the terminal that shows the lines, else on stderr's; each call is one step."""
     if terminal is None or not terminal.is_terminal:
         terminal = console(stderr=True)
     with Progress(
