@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from browser import Visit
 
+if not torch.cuda.is_available() and not torch.xpu.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is imported
 torch.set_num_threads(1)  # the workers of pytest-xdist share the cores already
 
 
@@ -24,7 +26,7 @@ def _seed() -> None:
     torch.manual_seed(20)
 
 
-@pytest.fixture(scope="module", params=["numba", "torch"])
+@pytest.fixture(scope="module", params=["numba", "torch", "triton"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Whoever uses it runs on each backend; one asked for by name takes small logits, too.
 

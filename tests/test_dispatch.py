@@ -27,9 +27,9 @@ def chosen(input: Tensor = X) -> str:
 # ---- what is asked for ----
 
 
-@pytest.mark.parametrize("name", ["Numba", "triton", "", "auto"])
+@pytest.mark.parametrize("name", ["Numba", "cuda", "", "auto"])
 def test_an_unknown_name_is_refused_with_those_that_there_are(name) -> None:
-    with pytest.raises(ValueError, match="expected 'numba' or 'torch'"), xent.backend(name):
+    with pytest.raises(ValueError, match="expected 'numba', 'torch' or 'triton'"), xent.backend(name):
         pass
     assert chosen() == "numba"
 
@@ -87,7 +87,7 @@ def test_the_environment_chooses_for_a_process(name) -> None:
 
 def test_a_wrong_environment_is_named_in_the_error() -> None:
     script = "import torch, xent; xent.cross_entropy(torch.randn(3, 4), torch.tensor([0, 1, 2]))"
-    with pytest.raises(AssertionError, match="XENT_BACKEND: expected 'numba' or 'torch'"):
+    with pytest.raises(AssertionError, match="XENT_BACKEND: expected 'numba', 'torch' or 'triton'"):
         run(script, XENT_BACKEND="cuda")
 
 

@@ -15,22 +15,27 @@ def values_at_hand(tensor: Tensor) -> bool:
 
     Elsewhere a look at the values would wait for a device, break a graph, or be impossible.
     """
+    return not torch.compiler.is_compiling() and tensor.is_cpu and _has_values(tensor)
+
+
+def _has_values(tensor: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()
-        and tensor.device.type == "cpu"
-        and type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__  # not fake, not sharded
+        type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__  # not fake, not sharded
         and not tracing()
         and not is_transformed(tensor)
     )
 
 
 def is_ordinary(tensor: Tensor) -> bool:
-    """True where a kernel of our own may read the memory behind a CPU tensor.
+    """True where a kernel of our own may read the memory behind a tensor, on its device.
 
     Not where torch only pretends to compute, or wants to see every operation.
     """
     return (
-        values_at_hand(tensor) and has_memory(tensor) and not torch._C._len_torch_dispatch_stack()
+        not torch.compiler.is_compiling()
+        and _has_values(tensor)
+        and has_memory(tensor)
+        and not torch._C._len_torch_dispatch_stack()
     )
 
 

@@ -77,6 +77,14 @@ class Vectors(NamedTuple):
     """Σ_c v_c (lse − x_c), if asked for."""
     cross: Tensor | None = None
     """Σ_c v_c q_c (lse − x_c), for probabilities."""
+    mass: Tensor | None = None
+    """Not differentiated: Σ_c v_c q_c, and the same over all classes below the maximum, ``[2, outer,
+    inner]``. A backend that reads the labels only once leaves them for its gradient."""
+
+    @property
+    def statistics(self) -> tuple[Tensor | None, ...]:
+        """What derivatives are taken of: all but the mass."""
+        return self[:5]
 
     @property
     def lse(self) -> Tensor:

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from xent.contract.inspection import holds_its_values
-from xent.statistics.dispatch import asked_backend, log, numba_failure
+from xent.statistics.dispatch import asked_backend, failure, log
 
 LARGEST = 1 << 18
 """Logits up to which one thread in one kernel is quicker than the general way."""
@@ -76,8 +76,8 @@ def batch_loss(
         or type(label_smoothing) is not float
         or not 0.0 <= label_smoothing <= 1.0
         or (ignore_index >= 0 and target.ndim == 2)
-        or asked_backend() == "torch"
-        or numba_failure() is not None
+        or asked_backend() not in (None, "numba")
+        or failure("numba") is not None
     ):
         return None
     if log.isEnabledFor(logging.DEBUG):

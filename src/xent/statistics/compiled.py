@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xent.backends.torch import rows as definition
 from xent.contract.dtypes import accumulation
 from xent.contract.rows import Coefficients, Rows, Vectors
 from xent.statistics.derivatives import gradients, keep
 from xent.statistics.dispatch import backend_for
 
-_Statistics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+_Statistics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def statistics(rows: Rows, with_uniform: bool) -> Vectors:
@@ -27,7 +28,10 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
 
 
 def _wanted(rows: Rows, with_uniform: bool) -> tuple[bool, ...]:
-    return True, True, rows.target is not None, with_uniform, rows.probabilities is not None
+    """Which vectors there are; the mass is what the backends of other devices leave."""
+    dense = rows.probabilities is not None
+    with_mass = dense and rows.logits.device.type != "cpu"
+    return True, True, rows.target is not None, with_uniform, dense, with_mass
 
 
 @torch.library.custom_op("xent::row_statistics", mutates_args=())
@@ -42,7 +46,11 @@ def _statistics(
     """``Vectors``; operators return tensors only: an empty one stands for None."""
     rows = Rows(logits, target, probabilities, weight, valid)
     vectors = backend_for(logits).statistics(rows, with_uniform)
-    return tuple(vectors.rest.new_empty(0) if v is None else v for v in vectors)  # type: ignore[return-value]  # five
+    wanted = _wanted(rows, with_uniform)
+    if wanted[-1] and vectors.mass is None:
+        vectors = vectors._replace(mass=definition.mass(rows, vectors))
+    there = zip(vectors, wanted, strict=True)
+    return tuple(v if v is not None and w else vectors.rest.new_empty(0) for v, w in there)  # type: ignore[return-value]  # six
 
 
 @_statistics.register_fake
@@ -57,9 +65,10 @@ def _(
     rows = Rows(logits, target, probabilities, weight, valid)
     positions = (logits.shape[0], logits.shape[2])
     kind = accumulation(logits.dtype)
-    return tuple(  # type: ignore[return-value]  # five
-        logits.new_empty(positions if wanted else (0,), dtype=kind)
-        for wanted in _wanted(rows, with_uniform)
+    *wanted, with_mass = _wanted(rows, with_uniform)
+    return (  # type: ignore[return-value]  # six
+        *(logits.new_empty(positions if there else (0,), dtype=kind) for there in wanted),
+        logits.new_empty((2, *positions) if with_mass else (0,), dtype=kind),
     )
 
 
@@ -73,6 +82,7 @@ def _logit_gradient(
     maximum: Tensor,
     rest: Tensor,
     nll: Tensor | None,
+    mass: Tensor | None,
     of_lse: Tensor | None,
     of_nll: Tensor | None,
     of_uniform: Tensor | None,
@@ -80,7 +90,8 @@ def _logit_gradient(
 ) -> Tensor:
     rows = Rows(logits, target, probabilities, weight, valid)
     coefficients = Coefficients(of_lse, of_nll, of_uniform, of_cross)
-    gradient = backend_for(logits).logit_gradient(rows, Vectors(maximum, rest, nll), coefficients)
+    vectors = Vectors(maximum, rest, nll, mass=mass)
+    gradient = backend_for(logits).logit_gradient(rows, vectors, coefficients)
     return gradient.contiguous()  # the layout that the fake kernel promises
 
 
@@ -97,7 +108,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: _Statistics) -> No
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     def logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) -> Tensor:
         nll = None if rows.target is None else vectors.nll
-        gradient: Tensor = _logit_gradient(*rows, vectors.maximum, vectors.rest, nll, *coefficients)
+        mass = vectors.mass if vectors.mass is not None and vectors.mass.numel() else None
+        gradient: Tensor = _logit_gradient(
+            *rows, vectors.maximum, vectors.rest, nll, mass, *coefficients
+        )
         return gradient
 
     present = (g if g is None or g.numel() else None for g in grads)

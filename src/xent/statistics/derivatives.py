@@ -29,18 +29,19 @@ class LogitGradient(Protocol):
 
 def keep(ctx: Any, rows: Rows, vectors: Vectors) -> None:
     """Saves what the gradients need: no tensor of the logits' size but the logits."""
-    ctx.mark_non_differentiable(vectors.maximum)
+    constants = (vectors.maximum, vectors.mass)
+    ctx.mark_non_differentiable(*(v for v in constants if v is not None))
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*rows, vectors.maximum, vectors.rest, vectors.nll)
+    ctx.save_for_backward(*rows, vectors.maximum, vectors.rest, vectors.nll, vectors.mass)
 
 
 def gradients(
     ctx: Any, grads: tuple[Tensor | None, ...], logit_gradient: LogitGradient
 ) -> tuple[Tensor | None, ...]:
     """The gradients at the five tensors of ``Rows``, for gradients at the ``Vectors``."""
-    *tensors, maximum, rest, nll = ctx.saved_tensors
-    rows, vectors = Rows(*tensors), Vectors(maximum, rest, nll)
-    _, at_rest, *others = grads
+    *tensors, maximum, rest, nll, mass = ctx.saved_tensors
+    rows, vectors = Rows(*tensors), Vectors(maximum, rest, nll, mass=mass)
+    _, at_rest, *others, _ = grads
     coefficients = Coefficients(None if at_rest is None else at_rest * (1 + rest), *others)
     at_logits = at_probabilities = at_weight = None
     if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:

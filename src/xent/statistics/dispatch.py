@@ -22,7 +22,10 @@ from xent.contract.rows import Coefficients, Prediction, Rows, Vectors
 LEAST = 64
 """Logits below which torch's operations are as quick as a kernel, or quicker."""
 
-_NAMES = ("numba", "torch")
+GPUS = ("cuda", "xpu")
+"""Types of devices that triton has drivers for; ROCm's is cuda, too."""
+
+_NAMES = ("numba", "torch", "triton")
 log = logging.getLogger("xent")
 _asked_for: ContextVar[str | None] = ContextVar("xent backend", default=None)
 
@@ -67,18 +70,25 @@ def backend_for(logits: Tensor, *others: Tensor | None) -> RowBackend:
     choice = dispatch_of(logits, *others)
     if log.isEnabledFor(logging.DEBUG):
         log.debug("row statistics of %s %s: %s", tuple(logits.shape), logits.dtype, choice)
-    return torch_rows if choice.backend == "torch" else numba_rows()
+    return torch_rows if choice.backend == "torch" else kernels(choice.backend)
 
 
 def dispatch_of(logits: Tensor, *others: Tensor | None) -> Dispatch:
-    """Numba for ordinary CPU tensors, the definition for all others."""
-    refusal = _numba_refusal(logits, *others)
-    if refusal is None:
-        return _NUMBA
-    return Dispatch("torch", {"numba": refusal})
+    """Numba for ordinary CPU tensors, triton for those on GPUs, the definition for all others."""
+    refusals = {}
+    for name, refusal_of in (("numba", _numba_refusal), ("triton", _triton_refusal)):
+        refusal = refusal_of(logits) or _refusal(name, logits, *others)
+        if refusal is None:
+            return _CHOSEN[name]
+        refusals[name] = refusal
+    return Dispatch("torch", refusals)
 
 
-_NUMBA = Dispatch("numba", {"torch": "it is the slower one here"})
+_SLOWER = "it is the slower one here"
+_CHOSEN = {
+    "numba": Dispatch("numba", {"torch": _SLOWER, "triton": "it computes on GPUs"}),
+    "triton": Dispatch("triton", {"numba": "it computes on CPUs", "torch": _SLOWER}),
+}
 
 
 def compiles_to_an_operator(logits: Tensor) -> bool:
@@ -86,46 +96,65 @@ def compiles_to_an_operator(logits: Tensor) -> bool:
 
     Whatever the size: a condition on it would tie compiled code to a range of batches.
     """
-    return logits.device.type == "cpu" and _operator_wanted()
+    if logits.device.type in GPUS:
+        return logits.dtype != torch.float64 and _wanted("triton")
+    return logits.device.type == "cpu" and _wanted("numba")
 
 
-def _operator_wanted() -> bool:
-    return asked_backend() != "torch" and numba_failure() is None
+def _wanted(name: str) -> bool:
+    return asked_backend() != "torch" and failure(name) is None
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler first: a second.
-_operator_wanted._dynamo_marked_constant = True  # type: ignore[attr-defined]  # dynamo's mark
+_wanted._dynamo_marked_constant = True  # type: ignore[attr-defined]  # dynamo's mark
 
 
-def _numba_refusal(logits: Tensor, *others: Tensor | None) -> str | None:
-    asked_for = asked_backend()
-    if asked_for == "torch":
-        return 'backend("torch") or XENT_BACKEND asks for another'
+def _numba_refusal(logits: Tensor) -> str | None:
     if logits.device.type != "cpu":
-        return f"it computes on the CPU, and the logits are on {logits.device}"
+        return f"it computes on CPUs, and the logits are on {logits.device}"
+    if asked_backend() is None and 0 < logits.numel() < LEAST:
+        return f"{logits.numel()} logits are fewer than {LEAST}"
+    return None
+
+
+def _triton_refusal(logits: Tensor) -> str | None:
+    if logits.dtype == torch.float64:
+        return "it computes in float32, and the logits are float64"
+    if logits.device.type in GPUS or (logits.device.type == "cpu" and _interpreted()):
+        return None
+    return f"it computes on GPUs, and the logits are on {logits.device}"
+
+
+def _interpreted() -> bool:
+    """Triton's interpreter computes on CPUs, slowly, where one asks for both by name."""
+    return asked_backend() == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _refusal(name: str, logits: Tensor, *others: Tensor | None) -> str | None:
+    """What no backend with kernels can do."""
+    if asked_backend() not in (None, name):
+        return f'backend("{asked_backend()}") or XENT_BACKEND asks for another'
     if not all(tensor is None or is_ordinary(tensor) for tensor in (logits, *others)):
         return "it needs the values of an ordinary tensor, and torch is transforming or tracing"
-    if asked_for is None and logits.numel() < LEAST:
-        return f"{logits.numel()} logits are fewer than {LEAST}"
     if not logits.numel():
         return "there are no logits"
-    return numba_failure()
+    return failure(name)
 
 
 @cache
-def numba_failure() -> str | None:
-    """Why numba can't be used at all: it is missing, or has no support for this machine."""
+def failure(name: str) -> str | None:
+    """Why a backend can't be used at all: it is missing, or has no support for this machine."""
     try:
-        numba_rows()
+        kernels(name)
     except (ImportError, OSError) as error:
         return f"it can't be imported: {error}"
     return None
 
 
 @cache
-def numba_rows() -> RowBackend:
-    """The numba backend; numba is imported when it is first needed."""
-    return cast(RowBackend, import_module("xent.backends.numba.launch"))
+def kernels(name: str) -> RowBackend:
+    """A backend with kernels; its compiler is imported when it is first needed."""
+    return cast(RowBackend, import_module(f"xent.backends.{name}.launch"))
 
 
 def asked_backend() -> str | None:
@@ -141,7 +170,8 @@ def _from_environment() -> str | None:
 
 def _checked(name: str, argument: str) -> str:
     if name not in _NAMES:
-        expected = " or ".join(map(repr, _NAMES))
+        *some, last = map(repr, _NAMES)
+        expected = f"{', '.join(some)} or {last}"
         raise mistake(ValueError, argument, expected=expected, got=repr(name))
     return name
 
@@ -151,12 +181,13 @@ def backend(name: str) -> Iterator[None]:
     """Chooses the backend by hand, within a ``with`` block and this thread.
 
     The environment variable ``XENT_BACKEND`` does the same for a whole process. Where the backend
-    can't run (numba on a GPU, inside ``torch.func.vmap``) the definition in torch operations
-    does, and ``explain_dispatch`` says why. A compiled function keeps the backend that it was
-    compiled with; its linear losses choose when they run.
+    can't run (numba on a GPU, triton on a CPU, either inside ``torch.func.vmap``) the definition in
+    torch operations does, and ``explain_dispatch`` says why. A compiled function keeps the backend
+    that it was compiled with; its linear losses choose when they run.
 
     Args:
-        name: ``"numba"`` or ``"torch"``.
+        name: ``"numba"``, ``"triton"`` or ``"torch"``. With the environment variable
+            ``TRITON_INTERPRET=1`` triton runs on CPUs, to be tested.
 
     Raises:
         ValueError: another name.
@@ -164,8 +195,8 @@ def backend(name: str) -> Iterator[None]:
     Example:
         >>> import torch, xent
         >>> with xent.backend("torch"):
-        ...     print(xent.explain_dispatch(torch.randn(4, 1000)))
-        torch (not numba: backend("torch") or XENT_BACKEND asks for another)
+        ...     print(xent.explain_dispatch(torch.randn(4, 1000)).refusals["numba"])
+        backend("torch") or XENT_BACKEND asks for another
     """
     token = _asked_for.set(_checked(name, "name"))
     try:
@@ -189,8 +220,8 @@ def explain_dispatch(input: Tensor) -> Dispatch:
     Example:
         >>> import torch, xent
         >>> print(xent.explain_dispatch(torch.randn(4, 1000)))
-        numba (not torch: it is the slower one here)
+        numba (not torch: it is the slower one here; not triton: it computes on GPUs)
         >>> xent.explain_dispatch(torch.randn(4, 1000, device="meta")).refusals["numba"]
-        'it computes on the CPU, and the logits are on meta'
+        'it computes on CPUs, and the logits are on meta'
     """
     return dispatch_of(input)

@@ -98,7 +98,7 @@ def row_statistics(
     valid = jointly_valid(targets.valid, canonical_valid(valid, input, layout))
     rows = Rows(layout.rows(input), targets.index, targets.probabilities, weight, valid)
     vectors = canonical_statistics(rows, uniform=uniform)
-    shaped = (None if v is None else layout.restore(v) for v in (vectors.lse, *vectors[2:]))
+    shaped = (None if v is None else layout.restore(v) for v in (vectors.lse, *vectors.statistics[2:]))
     return RowStatistics(*shaped)  # type: ignore[arg-type]  # lse is never None
 
 

@@ -104,6 +104,14 @@ def label_gradients(
     return at_probabilities, at_weight.sum((0, 2)).to(rows.weight.dtype)
 
 
+def mass(rows: Rows, vectors: Vectors) -> Tensor:
+    """Σ_c v_c q_c, and the same over all classes below the maximum: ``Vectors.mass``."""
+    x = _inert(_widened(rows.logits), rows.valid)
+    masses = _label_mass(rows, x)
+    below = masses.masked_fill(x >= _row(vectors.maximum), 0)
+    return torch.stack((masses.sum(1), below.sum(1)))
+
+
 def prediction(rows: Rows, vectors: Vectors) -> Prediction:
     """Entropy and most probable class of rows whose statistics are known."""
     x = _inert(_widened(rows.logits), rows.valid)

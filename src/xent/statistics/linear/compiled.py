@@ -63,7 +63,7 @@ def _statistics(
         hidden, classifier, bias, target, probabilities, weight, valid, inner, kind, chunk_bytes
     )
     found = chunks.statistics_of(rows, uniform, predicted)
-    return _all_there((*found.vectors, found.entropy, found.argmax), found.vectors.rest)
+    return _all_there((*found.vectors.statistics, found.entropy, found.argmax), found.vectors.rest)
 
 
 @_statistics.register_fake

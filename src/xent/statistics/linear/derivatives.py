@@ -58,7 +58,7 @@ class _Statistics(torch.autograd.Function):
         rows, (uniform, predicted) = LinearRows(*arguments[:ROWS]), arguments[ROWS:]
         way = definition if _transformed(*rows.tensors) else chunks
         found = way.statistics_of(rows, uniform, predicted)
-        return *found.vectors, found.entropy, found.argmax
+        return *found.vectors.statistics, found.entropy, found.argmax
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:

@@ -119,7 +119,7 @@ def linear_row_statistics(
         logits, layout = call.rows.logits, call.layout
     counting = jointly_valid(rows.valid, canonical_valid(valid, logits, layout))
     found = canonical_statistics(rows._replace(valid=counting), uniform, predictions)
-    vectors = (found.vectors.lse, *found.vectors[2:], found.entropy, found.argmax)
+    vectors = (found.vectors.lse, *found.vectors.statistics[2:], found.entropy, found.argmax)
     shaped = (None if v is None else layout.restore(v) for v in vectors)
     return LinearRowStatistics(*shaped)  # type: ignore[arg-type]  # lse is never None
 
