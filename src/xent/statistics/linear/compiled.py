@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xent.contract.dtypes import accumulation
 from xent.contract.reduction import summed
-from xent.contract.rows import Coefficients, LinearRows
+from xent.contract.rows import LINEAR_TENSORS, Coefficients, LinearRows
 from xent.statistics.linear import chunks
 from xent.statistics.linear.derivatives import as_statistics, coefficients_of
 from xent.statistics.linear.terms import LinearCoefficients, Statistics, Wanted
@@ -147,7 +147,7 @@ def _keep_for_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
     ctx.mark_non_differentiable(maximum, argmax)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*rows.tensors, rest, entropy)
-    ctx.numbers = rows[len(rows.tensors) :]
+    ctx.numbers = rows[LINEAR_TENSORS:]
 
 
 def _statistics_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -164,7 +164,7 @@ def _statistics_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None
     at_hidden, at_classifier, at_bias, at_dense, at_weight = (
         gradient if asked else None for gradient, asked in zip(found, wanted, strict=True)
     )
-    beyond = (None for _ in needed[7:])
+    beyond = (None for _ in needed[LINEAR_TENSORS:])
     return at_hidden, at_classifier, at_bias, None, at_dense, at_weight, None, *beyond
 
 
