@@ -13,7 +13,7 @@ from xent.contract.dtypes import accumulation, without_autocast
 from xent.contract.inspection import tracing
 from xent.contract.rows import LINEAR_TENSORS, Coefficients, LinearRows, Rows, Vectors
 from xent.statistics.linear.products import plain_logits
-from xent.statistics.linear.selections import FORWARD_MODE, chunk_length, zeroed_rows
+from xent.statistics.linear.selections import DIFFERENTIATED, chunk_length, zeroed_rows
 from xent.statistics.linear.terms import Gradients, LinearCoefficients, Statistics, Wanted
 from xent.statistics.rows import canonical_statistics
 
@@ -109,7 +109,7 @@ def _selections(rows: LinearRows) -> Iterator[slice]:
         yield slice(None)
         return
     count = rows.hidden.shape[0]
-    length = chunk_length(rows, count, FORWARD_MODE)
+    length = chunk_length(rows, count, DIFFERENTIATED)
     for start in range(0, max(count, 1), length):
         yield slice(start, start + length)
 
