@@ -19,6 +19,9 @@ import xent.backends.numba.memory
 from exactness import UNITS, assert_no_further, grad_output_for, largest_error, unit
 
 Arguments = dict[str, Any]
+needs_torchs = pytest.mark.skipif(
+    not hasattr(F, "linear_cross_entropy"), reason="torch has linear_cross_entropy since 2.13"
+)
 DIFFERENTIATED = ("input", "linear_weight", "linear_bias", "weight", "sample_weight", "target")
 
 

@@ -20,6 +20,7 @@ from composition import (
     differentiable,
     example,
     loss_and_gradients,
+    needs_torchs,
     truth,
 )
 from composition import poisoned as poisoned
@@ -45,9 +46,6 @@ OPTIONS = [
     dict(zip(("weighted", "label_smoothing", "reduction"), values, strict=True))
     for values in itertools.product([False, True], [0.0, 0.1, 1.0], ["none", "mean", "sum"])
 ]
-needs_torchs = pytest.mark.skipif(
-    not hasattr(F, "linear_cross_entropy"), reason="torch has linear_cross_entropy since 2.13"
-)
 
 
 def name(value: object) -> str:

@@ -18,15 +18,11 @@ from composition import (
     differentiable,
     example,
     loss_and_gradients,
+    needs_torchs,
     truth,
 )
 
-pytestmark = [
-    pytest.mark.usefixtures("backend"),
-    pytest.mark.skipif(
-        not hasattr(F, "linear_cross_entropy"), reason="torch has linear_cross_entropy since 2.13"
-    ),
-]
+pytestmark = [pytest.mark.usefixtures("backend"), needs_torchs]
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import xent
+from composition import needs_torchs
 
 X = torch.zeros(3, 5)
 W = torch.zeros(7, 5)
@@ -225,9 +226,7 @@ def test_a_mistake_is_named_with_what_was_expected_and_what_came(call, kind, par
     assert not missing, str(caught.value)
 
 
-@pytest.mark.skipif(
-    not hasattr(F, "linear_cross_entropy"), reason="torch has linear_cross_entropy since 2.13"
-)
+@needs_torchs
 @pytest.mark.parametrize(
     ("call", "kind"),
     [(case[1], case[2]) for case in SHARED_WITH_TORCH],

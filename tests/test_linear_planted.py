@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import test_linear
 import test_linear_limits
@@ -17,7 +16,7 @@ import test_linear_statistics
 import test_linear_transforms
 import test_linear_use
 import xent
-from composition import poison
+from composition import needs_torchs, poison
 from xent.contract import linear
 from xent.statistics import masses, merging
 from xent.statistics.linear import (
@@ -35,9 +34,7 @@ formula = sys.modules["xent.functional.cross_entropy"]
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning"),
-    pytest.mark.skipif(
-        not hasattr(F, "linear_cross_entropy"), reason="one of the tests compares with torch's"
-    ),
+    needs_torchs,  # one of the tests compares with it
 ]
 
 PLANTED = [

@@ -11,24 +11,14 @@ import pytest
 import torch
 from torch import Tensor, func, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
+import derivatives
 import xent
 from composition import Arguments, example, loss_and_gradients, truth
+from derivatives import leaves, stepping_aside
 
-pytestmark = [
-    pytest.mark.usefixtures("backend"),
-    # torch's own forward mode runs decompositions that it made with torch.jit.script
-    pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning"),
-    # torch.compile makes an instance of every autograd.Function that it meets
-    pytest.mark.filterwarnings(
-        r"ignore:.*Function'> should not be instantiated:DeprecationWarning"
-    ),
-]
-
-# Transforms and derivatives of derivatives run the definition whichever backend is asked for.
-stepping_aside = pytest.mark.parametrize("backend", ["numba"], indirect=True, scope="module")
+pytestmark = derivatives.MARKS
 
 CLOSE = {"rtol": 1e-12, "atol": 1e-13}  # float64; sums of some hundred products
 SINGLE = {"rtol": 4e-6, "atol": 4e-6}
@@ -58,8 +48,7 @@ def mixed(x: Tensor, w: Tensor, q: Tensor, v: Tensor) -> Tensor:
     return of.lse.sin() * of.uniform + of.cross.square() + of.entropy.exp()
 
 
-# (name, a function of float64 tensors, and those: each of them is differentiated)
-DIFFERENTIATED: list[tuple[str, Callable[..., Tensor], tuple[Tensor, ...]]] = [
+DIFFERENTIATED: list[derivatives.Case] = [
     ("index", lambda x, w, b: LOSS(x, w, INDEX, linear_bias=b, chunk_bytes=ROWS), (X, W, B)),
     ("sum", lambda x, w: LOSS(x, w, INDEX, reduction="sum", chunk_bytes=ROWS), (X, W)),
     ("none", lambda x, w: LOSS(x, w, INDEX, reduction="none", chunk_bytes=ROWS), (X, W)),
@@ -107,15 +96,7 @@ DIFFERENTIATED: list[tuple[str, Callable[..., Tensor], tuple[Tensor, ...]]] = [
     ),
     ("a mix", mixed, (X, W, Q, V)),
 ]
-each_loss = pytest.mark.parametrize(
-    ("function", "tensors"),
-    [case[1:] for case in DIFFERENTIATED],
-    ids=[case[0] for case in DIFFERENTIATED],
-)
-
-
-def leaves(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(t.clone().requires_grad_() for t in tensors)
+each_loss = derivatives.each(DIFFERENTIATED)
 
 
 class TestFirstDerivatives:
@@ -128,13 +109,7 @@ class TestFirstDerivatives:
 class TestDerivatives:
     @each_loss
     def test_first_derivatives_are_numerical_ones_in_every_mode(self, function, tensors) -> None:
-        assert torch.autograd.gradcheck(
-            function,
-            leaves(tensors),
-            check_forward_ad=True,
-            check_batched_grad=True,
-            check_batched_forward_grad=True,
-        )
+        assert derivatives.numerical_in_every_mode(function, tensors)
 
     @each_loss
     def test_second_derivatives_are_numerical_ones(self, function, tensors) -> None:
@@ -144,32 +119,18 @@ class TestDerivatives:
 
     @each_loss
     def test_second_derivatives_agree_between_modes(self, function, tensors) -> None:
-        argnums = tuple(range(len(tensors)))
-
-        def total(*args: Tensor) -> Tensor:
-            value = function(*args)
-            return (value * (0.75 + torch.arange(value.numel()).view(value.shape) / 8)).sum()
-
-        expected = func.jacrev(func.jacrev(total, argnums), argnums)(*tensors)
-        for outer, inner in ((func.jacfwd, func.jacrev), (func.jacrev, func.jacfwd)):
-            result = outer(inner(total, argnums), argnums)(*tensors)
-            torch.testing.assert_close(result, expected, **CLOSE)
-        plain = torch.autograd.functional.hessian(total, tensors)
-        torch.testing.assert_close(plain, expected, **CLOSE)
+        ways = [
+            derivatives.nested(func.jacfwd, func.jacrev),
+            derivatives.nested(func.jacrev, func.jacfwd),
+            lambda total, _: lambda *at: torch.autograd.functional.hessian(total, at),
+        ]
+        derivatives.assert_second_derivatives_agree(function, tensors, ways)
 
     @each_loss
     def test_dual_tensors_carry_the_directional_derivative(self, function, tensors) -> None:
-        tangents = [torch.full_like(t, 0.5).cumsum(-1) if t.ndim else 0.5 * t for t in tensors]
-        with forward_ad.dual_level():
-            duals = [forward_ad.make_dual(t, d) for t, d in zip(tensors, tangents, strict=True)]
-            primal, tangent = forward_ad.unpack_dual(function(*duals))
-        inputs = leaves(tensors)
-        value = function(*inputs)
-        torch.testing.assert_close(primal, value, **CLOSE)
-        cotangent = 0.75 + torch.arange(value.numel()).view(value.shape) / 8
-        back = torch.autograd.grad(value, inputs, cotangent.double())
-        expected = sum((g * d).sum() for g, d in zip(back, tangents, strict=True))
-        torch.testing.assert_close((tangent * cotangent).sum(), expected, **CLOSE)
+        derivatives.assert_dual_tensors_carry_the_directional_derivative(
+            function, tensors, derivatives.autograds_vjp, CLOSE, CLOSE
+        )
 
     @pytest.mark.parametrize("left_out", ["ignore_index", "sample_weight"])
     def test_hidden_states_left_out_are_inert_in_every_mode(self, left_out) -> None:

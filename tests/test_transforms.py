@@ -12,27 +12,15 @@ import pytest
 import torch
 from torch import Tensor, func, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
+import derivatives
 import xent
+from derivatives import leaves, stepping_aside
 from exactness import grad_output_for
 
-pytestmark = [
-    pytest.mark.usefixtures("backend"),
-    # torch's own forward mode runs decompositions that it made with torch.jit.script
-    pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning"),
-    # torch.compile makes an instance of every autograd.Function that it meets
-    pytest.mark.filterwarnings(
-        r"ignore:.*Function'> should not be instantiated:DeprecationWarning"
-    ),
-]
-
-# Transforms, traces and derivatives of derivatives run the definition whichever backend is asked
-# for. There numba is asked for, which shows that it steps aside; to ask for torch as well would
-# compute the same again.
-stepping_aside = pytest.mark.parametrize("backend", ["numba"], indirect=True, scope="module")
+pytestmark = derivatives.MARKS
 
 # Ways of one computation may differ by the rounding of sums in another order: a few eps.
 CLOSE = {"rtol": 16 * torch.finfo(torch.float64).eps, "atol": 16 * torch.finfo(torch.float64).eps}
@@ -63,8 +51,7 @@ def mixed(x: Tensor, q: Tensor, w: Tensor) -> Tensor:
 
 BINARY = xent.binary_cross_entropy_with_logits
 
-# (name, a function of float64 tensors, and those: each of them is differentiated)
-DIFFERENTIATED: list[tuple[str, Callable[..., Tensor], tuple[Tensor, ...]]] = [
+DIFFERENTIATED: list[derivatives.Case] = [
     ("index", lambda x: xent.cross_entropy(x, INDEX), (logits(),)),
     ("one position", lambda x: xent.cross_entropy(x, torch.tensor(2)), (logits(4),)),
     ("image", lambda x: xent.cross_entropy(x, IMAGE_INDEX, reduction="sum"), (logits(3, 4, 2),)),
@@ -132,28 +119,14 @@ DIFFERENTIATED: list[tuple[str, Callable[..., Tensor], tuple[Tensor, ...]]] = [
     ),
     ("a mix", mixed, (logits(), labels(), factors())),
 ]  # fmt: skip
-each_loss = pytest.mark.parametrize(
-    ("function", "tensors"),
-    [case[1:] for case in DIFFERENTIATED],
-    ids=[case[0] for case in DIFFERENTIATED],
-)
-
-
-def leaves(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(t.clone().requires_grad_() for t in tensors)
+each_loss = derivatives.each(DIFFERENTIATED)
 
 
 @stepping_aside
 class TestDerivatives:
     @each_loss
     def test_first_derivatives_are_numerical_ones_in_every_mode(self, function, tensors) -> None:
-        assert torch.autograd.gradcheck(
-            function,
-            leaves(tensors),
-            check_forward_ad=True,
-            check_batched_grad=True,
-            check_batched_forward_grad=True,
-        )
+        assert derivatives.numerical_in_every_mode(function, tensors)
 
     @each_loss
     def test_second_derivatives_are_numerical_ones_in_every_mode(self, function, tensors) -> None:
@@ -167,29 +140,15 @@ class TestDerivatives:
 
     @each_loss
     def test_second_derivatives_agree_between_modes(self, function, tensors) -> None:
-        argnums = tuple(range(len(tensors)))
-
-        def total(*args: Tensor) -> Tensor:
-            return (function(*args) * grad_output_for(function(*args))).sum()
-
-        expected = func.jacrev(func.jacrev(total, argnums), argnums)(*tensors)
-        for outer in (func.jacfwd, func.jacrev):
-            for inner in (func.jacfwd, func.jacrev):
-                result = outer(inner(total, argnums), argnums)(*tensors)
-                # second derivatives multiply up to three factors, each with its rounding
-                torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-13)
+        modes = func.jacfwd, func.jacrev
+        ways = [derivatives.nested(outer, inner) for outer in modes for inner in modes]
+        derivatives.assert_second_derivatives_agree(function, tensors, ways)
 
     @each_loss
     def test_dual_tensors_carry_the_directional_derivative(self, function, tensors) -> None:
-        tangents = [torch.full_like(t, 0.5).cumsum(-1) if t.ndim else 0.5 * t for t in tensors]
-        with forward_ad.dual_level():
-            duals = [forward_ad.make_dual(t, d) for t, d in zip(tensors, tangents, strict=True)]
-            primal, tangent = forward_ad.unpack_dual(function(*duals))
-        value, pull = func.vjp(function, *tensors)
-        torch.testing.assert_close(primal, value, **CLOSE)
-        cotangent = grad_output_for(value)
-        back = sum((g * d).sum() for g, d in zip(pull(cotangent), tangents, strict=True))
-        torch.testing.assert_close((tangent * cotangent).sum(), back, rtol=1e-13, atol=1e-13)
+        derivatives.assert_dual_tensors_carry_the_directional_derivative(
+            function, tensors, func.vjp, CLOSE, {"rtol": 1e-13, "atol": 1e-13}
+        )
 
     @each_loss
     def test_a_second_backward_gives_the_same_gradients(self, function, tensors) -> None:

@@ -6,7 +6,7 @@ inner]`` for what has classes, ``[outer, inner]`` for what has one value per pos
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,7 +56,11 @@ class LinearRows(NamedTuple):
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """All that derivatives may be taken of, and what they are taken at."""
-        return self[:7]
+        return self[:LINEAR_TENSORS]
+
+
+LINEAR_TENSORS: Final = 7
+"""So many fields of ``LinearRows`` are tensors or None; the others, behind them, are numbers."""
 
 
 class Vectors(NamedTuple):

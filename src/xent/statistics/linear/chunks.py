@@ -6,6 +6,7 @@ The logits of a chunk are made, read, overwritten by their gradient and multipli
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,12 +38,11 @@ def statistics_of(rows: LinearRows, uniform: bool, predicted: bool = False) -> S
         return tiles.statistics_of(rows, predicted)
     sweep = _Sweep(rows, Wanted(), rows.hidden.dtype, KERNELS)
     found = Statistics.zeros(rows, uniform, predicted)
-    for selection in sweep.selections():
-        chunk, backend = sweep.chunk(selection)
-        vectors = backend.statistics(chunk, uniform)
-        put(found.vectors, selection, vectors)
+    for chunk in sweep.chunks():
+        vectors = chunk.backend.statistics(chunk.rows, uniform)
+        put(found.vectors, chunk.selection, vectors)
         if predicted:
-            put(found[1:], selection, backend.prediction(chunk, vectors))
+            put(found[1:], chunk.selection, chunk.backend.prediction(chunk.rows, vectors))
     return found
 
 
@@ -59,14 +59,13 @@ def gradients_of(
     if coefficients.entropy is not None:
         held = ENTROPY_GRADIENT
     sweep = _Sweep(rows, wanted, rows.hidden.dtype, held)
-    for selection in sweep.selections():
-        chunk, backend = sweep.chunk(selection)
-        vectors = backend.statistics(chunk, with_uniform=False)
+    for chunk in sweep.chunks():
+        vectors = chunk.backend.statistics(chunk.rows, with_uniform=False)
         these = LinearCoefficients(
-            Coefficients(*taken(coefficients.of_rows, selection)),
-            *taken((coefficients.entropy,), selection),
+            Coefficients(*taken(coefficients.of_rows, chunk.selection)),
+            *taken((coefficients.entropy,), chunk.selection),
         )
-        sweep.add(selection, chunk, backend, vectors, these, *taken((entropy,), selection))
+        sweep.add(chunk, vectors, these, *taken((entropy,), chunk.selection))
     return sweep.gradients
 
 
@@ -78,13 +77,22 @@ def both_of(rows: LinearRows, masses: Masses, wanted: Wanted) -> tuple[Statistic
     sweep = _Sweep(rows, wanted, accumulation(rows.kind), KERNELS)
     found = Statistics.zeros(rows, masses.uniform is not None, predicted=False)
     coefficients = masses.coefficients(found.vectors)
-    for selection in sweep.selections():
-        chunk, backend = sweep.chunk(selection)
-        vectors = backend.statistics(chunk, masses.uniform is not None)
-        put(found.vectors, selection, vectors)
-        these = LinearCoefficients(Coefficients(*taken(coefficients, selection)))
-        sweep.add(selection, chunk, backend, vectors, these, None)
+    for chunk in sweep.chunks():
+        vectors = chunk.backend.statistics(chunk.rows, masses.uniform is not None)
+        put(found.vectors, chunk.selection, vectors)
+        these = LinearCoefficients(Coefficients(*taken(coefficients, chunk.selection)))
+        sweep.add(chunk, vectors, these, None)
     return found, sweep.gradients
+
+
+class _Chunk(NamedTuple):
+    """Some rows while their logits are there."""
+
+    selection: Selection
+    hidden: Tensor
+    """Their hidden states, gathered, and in the dtype that is multiplied in."""
+    rows: Rows
+    backend: RowBackend
 
 
 class _Sweep:
@@ -101,12 +109,11 @@ class _Sweep:
         with_gaps = self.counting.kept is not None
         self.gradients = _gradients(rows, wanted, at_hidden, with_gaps=with_gaps)
 
-    def selections(self) -> Iterator[Selection]:
-        """The chunks."""
-        return self.counting.selections(self.length)
+    def chunks(self) -> Iterator[_Chunk]:
+        """One after the other, each in the memory of the one before."""
+        return map(self._chunk, self.counting.selections(self.length))
 
-    def chunk(self, selection: Selection) -> tuple[Rows, RowBackend]:
-        """The rows of a chunk, with their logits."""
+    def _chunk(self, selection: Selection) -> _Chunk:
         rows = self.rows
         hidden = self.counting.hidden(selection)
         logits = self.buffer[: len(hidden)]
@@ -116,41 +123,39 @@ class _Sweep:
             logits.view(len(hidden), rows.classes, rows.inner),
             target, probabilities, rows.weight, valid,
         )  # fmt: skip
-        return chunk, backend_for(*chunk)
+        return _Chunk(selection, hidden, chunk, backend_for(*chunk))
 
     def add(
         self,
-        selection: Selection,
-        chunk: Rows,
-        backend: RowBackend,
+        chunk: _Chunk,
         vectors: Vectors,
         coefficients: LinearCoefficients,
         entropy: Tensor | None,
     ) -> None:
         """Adds what a chunk has to say to the gradients. Its logits are gone afterwards."""
-        gradients, of_rows = self.gradients, coefficients.of_rows
+        rows, gradients, of_rows = chunk.rows, self.gradients, coefficients.of_rows
         if self.wanted.of_labels:
-            at_q, at_weight = definition.label_gradients(chunk, vectors, of_rows)
+            at_q, at_weight = definition.label_gradients(rows, vectors, of_rows)
             if gradients.probabilities is not None and at_q is not None:
-                gradients.probabilities[selection] = at_q
+                gradients.probabilities[chunk.selection] = at_q
             if gradients.weight is not None and at_weight is not None:
                 gradients.weight.add_(at_weight)
         if not self.wanted.of_logits:
             return
         beyond = None
         if coefficients.entropy is not None and entropy is not None:
-            beyond = definition.entropy_gradient(chunk, vectors, entropy, coefficients.entropy)
-        at_logits = backend.logit_gradient(chunk, vectors, of_rows, inplace=True)
+            beyond = definition.entropy_gradient(rows, vectors, entropy, coefficients.entropy)
+        at_logits = chunk.backend.logit_gradient(rows, vectors, of_rows, inplace=True)
         if beyond is not None:
             at_logits += beyond
-        self._multiply(selection, at_logits.reshape(len(at_logits), -1))
+        self._multiply(chunk, at_logits.reshape(len(at_logits), -1))
 
-    def _multiply(self, selection: Selection, at_logits: Tensor) -> None:
-        gradients = self.gradients
+    def _multiply(self, chunk: _Chunk, at_logits: Tensor) -> None:
+        gradients, selection = self.gradients, chunk.selection
         if gradients.bias is not None:
             gradients.bias.add_(at_logits.sum(0, dtype=gradients.bias.dtype))
         if gradients.classifier is not None:
-            add_at_classifier(gradients.classifier, at_logits, self.counting.hidden(selection))
+            add_at_classifier(gradients.classifier, at_logits, chunk.hidden)
         if gradients.hidden is not None:
             if isinstance(selection, slice) and gradients.hidden.dtype == at_logits.dtype:
                 self.products.at_input(at_logits, gradients.hidden[selection])

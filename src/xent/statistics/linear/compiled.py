@@ -9,11 +9,17 @@ from torch import Tensor
 
 from xent.contract.dtypes import accumulation
 from xent.contract.reduction import summed
-from xent.contract.rows import Coefficients, LinearRows
+from xent.contract.rows import LINEAR_TENSORS, Coefficients, LinearRows
 from xent.statistics.linear import chunks
 from xent.statistics.linear.derivatives import as_statistics, coefficients_of
 from xent.statistics.linear.terms import LinearCoefficients, Statistics, Wanted
 from xent.statistics.masses import Masses, at_mass, weighed
+
+ARGUMENTS = (
+    "Tensor hidden, Tensor classifier, Tensor? bias, Tensor? target, Tensor? probabilities, "
+    "Tensor? weight, Tensor? valid, SymInt inner, ScalarType kind, SymInt chunk_bytes"
+)
+"""``LinearRows`` in the schema of an operator, whose first arguments they are."""
 
 # Operators return tensors only: an empty one stands for None.
 
@@ -43,33 +49,22 @@ def _present(rows: LinearRows, uniform: bool, predicted: bool) -> tuple[bool, ..
     return True, True, index, uniform, dense, predicted, predicted
 
 
-@torch.library.custom_op("xent::linear_row_statistics", mutates_args=())
-def _statistics(
-    hidden: Tensor,
-    classifier: Tensor,
-    bias: Tensor | None,
-    target: Tensor | None,
-    probabilities: Tensor | None,
-    weight: Tensor | None,
-    valid: Tensor | None,
-    inner: int,
-    kind: torch.dtype,
-    chunk_bytes: int,
-    uniform: bool,
-    predicted: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "xent::linear_row_statistics",
+    mutates_args=(),
+    schema=f"({ARGUMENTS}, bool uniform, bool predicted)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _statistics(*arguments: Any) -> tuple[Tensor, ...]:
     """``Statistics``, flat."""
-    rows = LinearRows(
-        hidden, classifier, bias, target, probabilities, weight, valid, inner, kind, chunk_bytes
-    )
+    rows, (uniform, predicted) = _rows_first(arguments)
     found = chunks.statistics_of(rows, uniform, predicted)
     return _all_there((*found.vectors.statistics, found.entropy, found.argmax), found.vectors.rest)
 
 
 @_statistics.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    *of_rows, uniform, predicted = arguments
-    rows = LinearRows(*of_rows)
+    rows, (uniform, predicted) = _rows_first(arguments)
     size = (rows.hidden.shape[0], rows.inner)
     *floats, argmax = _present(rows, uniform, predicted)
     kind = accumulation(rows.kind)
@@ -79,42 +74,26 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     )
 
 
-@torch.library.custom_op("xent::linear_gradients", mutates_args=())
-def _gradients(
-    hidden: Tensor,
-    classifier: Tensor,
-    bias: Tensor | None,
-    target: Tensor | None,
-    probabilities: Tensor | None,
-    weight: Tensor | None,
-    valid: Tensor | None,
-    inner: int,
-    kind: torch.dtype,
-    chunk_bytes: int,
-    entropy: Tensor | None,
-    of_lse: Tensor | None,
-    of_nll: Tensor | None,
-    of_uniform: Tensor | None,
-    of_cross: Tensor | None,
-    of_entropy: Tensor | None,
-    wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "xent::linear_gradients",
+    mutates_args=(),
+    schema=f"({ARGUMENTS}, Tensor? entropy, Tensor? of_lse, Tensor? of_nll, Tensor? of_uniform, "
+    "Tensor? of_cross, Tensor? of_entropy, bool[] wanted)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _gradients(*arguments: Any) -> tuple[Tensor, ...]:
     """``Gradients``, in the dtypes of what they are gradients at."""
-    rows = LinearRows(
-        hidden, classifier, bias, target, probabilities, weight, valid, inner, kind, chunk_bytes
-    )
-    coefficients = LinearCoefficients(
-        Coefficients(of_lse, of_nll, of_uniform, of_cross), of_entropy
-    )
+    rows, (entropy, *of_rows, of_entropy, wanted) = _rows_first(arguments)
+    coefficients = LinearCoefficients(Coefficients(*of_rows), of_entropy)
     found = chunks.gradients_of(rows, entropy, coefficients, Wanted(*wanted))
     at = zip(found, _differentiated(rows), strict=True)
-    like = hidden.new_empty(0, dtype=accumulation(kind))
+    like = rows.hidden.new_empty(0, dtype=accumulation(rows.kind))
     return _all_there(tuple(None if g is None or t is None else g.to(t.dtype) for g, t in at), like)
 
 
 @_gradients.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    rows, wanted = LinearRows(*arguments[: len(LinearRows._fields)]), arguments[-1]
+    rows, (*_, wanted) = _rows_first(arguments)
     at = zip(_differentiated(rows), wanted, strict=True)
     return tuple(
         tensor.new_empty(tensor.shape)
@@ -124,30 +103,17 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     )
 
 
-@torch.library.custom_op("xent::linear_total", mutates_args=())
-def _total(
-    hidden: Tensor,
-    classifier: Tensor,
-    bias: Tensor | None,
-    target: Tensor | None,
-    probabilities: Tensor | None,
-    weight: Tensor | None,
-    valid: Tensor | None,
-    inner: int,
-    kind: torch.dtype,
-    chunk_bytes: int,
-    of_labels: Tensor,
-    of_uniform: Tensor | None,
-    at_hidden: bool,
-    at_classifier: bool,
-    at_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "xent::linear_total",
+    mutates_args=(),
+    schema=f"({ARGUMENTS}, Tensor of_labels, Tensor? of_uniform, bool at_hidden, "
+    "bool at_classifier, bool at_bias) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _total(*arguments: Any) -> tuple[Tensor, ...]:
     """The sum, the two statistics that it is made of, and its gradients at the first three."""
-    rows = LinearRows(
-        hidden, classifier, bias, target, probabilities, weight, valid, inner, kind, chunk_bytes
-    )
+    rows, (of_labels, of_uniform, *wanted) = _rows_first(arguments)
     masses = Masses(*(_mass(mass, rows) for mass in (of_labels, of_uniform)))  # type: ignore[arg-type]  # one is there
-    found, gradients = chunks.both_of(rows, masses, Wanted(at_hidden, at_classifier, at_bias))
+    found, gradients = chunks.both_of(rows, masses, Wanted(*wanted))
     labels, uniform = found.vectors.of_labels, found.vectors.uniform
     value = summed(weighed(found.vectors, masses))
     return (value, *_all_there((labels, uniform, *gradients[:3]), value))
@@ -160,8 +126,7 @@ def _mass(mass: Tensor | None, rows: LinearRows) -> Tensor | None:
 
 @_total.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    rows = LinearRows(*arguments[: len(LinearRows._fields)])
-    _, of_uniform, *wanted = arguments[len(rows) :]
+    rows, (_, of_uniform, *wanted) = _rows_first(arguments)
     kind = accumulation(rows.kind)
     size = (rows.hidden.shape[0], rows.inner)
     at = zip(rows.tensors[:3], wanted, strict=True)
@@ -177,12 +142,12 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _keep_for_statistics(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows = LinearRows(*inputs[: len(LinearRows._fields)])
+    rows, _ = _rows_first(inputs)
     maximum, rest, _, _, _, entropy, argmax = output
     ctx.mark_non_differentiable(maximum, argmax)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*rows.tensors, rest, entropy)
-    ctx.numbers = rows[len(rows.tensors) :]
+    ctx.numbers = rows[LINEAR_TENSORS:]
 
 
 def _statistics_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -199,7 +164,7 @@ def _statistics_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None
     at_hidden, at_classifier, at_bias, at_dense, at_weight = (
         gradient if asked else None for gradient, asked in zip(found, wanted, strict=True)
     )
-    beyond = (None for _ in needed[7:])
+    beyond = (None for _ in needed[LINEAR_TENSORS:])
     return at_hidden, at_classifier, at_bias, None, at_dense, at_weight, None, *beyond
 
 
@@ -220,6 +185,12 @@ def _total_backward(ctx: Any, grad: Tensor, *_: Tensor | None) -> tuple[Tensor |
     asked_of = zip(each, needed[first : first + 2], strict=True)
     at_masses = (at_mass(*of) * grad if asked else None for of, asked in asked_of)
     return *at_rows, *(None for _ in needed[3:first]), *at_masses, None, None, None
+
+
+def _rows_first(arguments: tuple[Any, ...]) -> tuple[LinearRows, tuple[Any, ...]]:
+    """The arguments of an operator: rows, and what it wants to know beside them."""
+    count = len(LinearRows._fields)
+    return LinearRows(*arguments[:count]), arguments[count:]
 
 
 def _differentiated(rows: LinearRows) -> tuple[Tensor | None, ...]:

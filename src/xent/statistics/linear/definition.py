@@ -11,9 +11,9 @@ from torch import Tensor
 from xent.backends.torch import rows as definition
 from xent.contract.dtypes import accumulation, without_autocast
 from xent.contract.inspection import tracing
-from xent.contract.rows import Coefficients, LinearRows, Rows, Vectors
+from xent.contract.rows import LINEAR_TENSORS, Coefficients, LinearRows, Rows, Vectors
 from xent.statistics.linear.products import plain_logits
-from xent.statistics.linear.selections import FORWARD_MODE, chunk_length, zeroed_rows
+from xent.statistics.linear.selections import DIFFERENTIATED, chunk_length, zeroed_rows
 from xent.statistics.linear.terms import Gradients, LinearCoefficients, Statistics, Wanted
 from xent.statistics.rows import canonical_statistics
 
@@ -39,8 +39,8 @@ def gradients_of(
     per_row = (entropy, coefficients.entropy, *coefficients.of_rows)
 
     def of_chunk(*tensors: Tensor | None) -> Gradients:
-        chunk = LinearRows(*tensors[:7], *rows[7:])  # type: ignore[call-arg, arg-type]  # as they came
-        entropy, at_entropy, *own = tensors[7:]
+        chunk = LinearRows(*tensors[:LINEAR_TENSORS], *rows[LINEAR_TENSORS:])  # type: ignore[call-arg, arg-type]  # as they came
+        entropy, at_entropy, *own = tensors[LINEAR_TENSORS:]
         return _of_chunk(chunk, entropy, LinearCoefficients(Coefficients(*own), at_entropy), wanted)
 
     parts = []
@@ -109,7 +109,7 @@ def _selections(rows: LinearRows) -> Iterator[slice]:
         yield slice(None)
         return
     count = rows.hidden.shape[0]
-    length = chunk_length(rows, count, FORWARD_MODE)
+    length = chunk_length(rows, count, DIFFERENTIATED)
     for start in range(0, max(count, 1), length):
         yield slice(start, start + length)
 

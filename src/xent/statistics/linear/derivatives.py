@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xent.contract.inspection import is_transformed
 from xent.contract.reduction import summed
-from xent.contract.rows import Coefficients, LinearRows, Vectors
+from xent.contract.rows import LINEAR_TENSORS, Coefficients, LinearRows, Vectors
 from xent.statistics.linear import chunks, definition
 from xent.statistics.linear.terms import Gradients, LinearCoefficients, Statistics, Wanted
 from xent.statistics.masses import Masses, at_mass, weighed
@@ -67,7 +67,7 @@ class _Statistics(torch.autograd.Function):
         ctx.mark_non_differentiable(maximum, *(() if argmax is None else (argmax,)))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*rows.tensors, rest, entropy)
-        ctx.numbers = rows[len(rows.tensors) :]
+        ctx.numbers = rows[LINEAR_TENSORS:]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -93,13 +93,13 @@ class _Total(torch.autograd.Function):
         statistics = found.vectors.of_labels, found.vectors.uniform
         of_masses = (m if isinstance(m, Tensor) else None for m in masses)
         ctx.save_for_backward(*rows.tensors, *of_masses, *statistics, *gradients[:3])
-        ctx.numbers = rows[len(rows.tensors) :]
+        ctx.numbers = rows[LINEAR_TENSORS:]
         ctx.masses = [None if isinstance(m, Tensor) else m for m in masses]
         return summed(losses)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tensors, of_masses, statistics, sums = _split(ctx.saved_tensors, 7, 2, 2, 3)
+        tensors, of_masses, statistics, sums = _split(ctx.saved_tensors, LINEAR_TENSORS, 2, 2, 3)
         rows = LinearRows(*tensors, *ctx.numbers)
         if torch.is_grad_enabled():
             numbers = zip(of_masses, ctx.masses, strict=True)
@@ -139,7 +139,7 @@ def _ends_the_graph() -> bool:
 
 def _wanted(needed: tuple[bool, ...]) -> Wanted:
     """What autograd needs of the tensors of ``LinearRows``, which come first."""
-    hidden, classifier, bias, _, probabilities, weight, _ = needed[:7]
+    hidden, classifier, bias, _, probabilities, weight, _ = needed[:LINEAR_TENSORS]
     return Wanted(hidden, classifier, bias, probabilities, weight)
 
 

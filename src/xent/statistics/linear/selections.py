@@ -15,9 +15,20 @@ Selection = slice | Tensor
 """Neighbouring rows, or the numbers of some."""
 
 
-# How many tensors of the size of a chunk's logits are held at a time, by what is done with it
-# (measured; the definition in torch operations has its exponentials and masks beside the logits):
-KERNELS, DEFINITION, LABEL_GRADIENTS, ENTROPY_GRADIENT, FORWARD_MODE = 1, 4, 6, 10, 12
+# How many tensors of the size of a chunk's logits are held at a time, by what is done with it:
+# the peak of resident memory over that size, without the gradients that are handed out.
+KERNELS = 1
+"""Logits, overwritten by their gradient. Probabilities of some rows only are gathered: 2 to 3."""
+DEFINITION = 4
+"""Exponentials and masks beside them, for class indices, whose chunks should be long: 5.3 with
+smoothing or predictions, 6.3 with probabilities, and where only some of a row's positions count,
+1 to 2 more."""
+LABEL_GRADIENTS = 10
+"""At class weights 5.3 to 6.3, at probabilities 6.3 to 9.3."""
+ENTROPY_GRADIENT = 10
+"""Alone 6 to 7, with the gradients at probabilities 6.5 to 10."""
+DIFFERENTIATED = 15
+"""The definition in torch's hands: forward mode 7 to 14.3, second derivatives up to 13.4."""
 
 
 class CountingRows:
