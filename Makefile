@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROJECT := pyproject.toml constraints.txt src/xent/__init__.py
 
-.PHONY: help demo plants data lm test lint format bench docs screenshots clean
+.PHONY: help demo plants data lm test lint format bench gpu docs screenshots clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -42,6 +42,11 @@ bench: $(VENV)/bench $(VENV)/test  ## measure exactness, speed and memory, and f
 	$(BIN)/python benchmarks/linear.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/tables.py
+
+# Where there is a GPU there is often no network and a torch of its own: nothing is installed.
+gpu:  ## on a machine with a GPU, with its own torch: tests, time, memory: make gpu ARGS='--peers DIR'
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py $(ARGS)
+	PYTHONPATH=src $(PYTHON) benchmarks/tables.py
 
 docs: $(VENV)/test  ## write the pages and the picture that come from explanations
 	$(BIN)/python scripts/write_answers.py

@@ -13,15 +13,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import gpu_report
+from gpu_cases import Kind
+from gpu_machine import slug
+from gpu_targets import target_cells
 from xent.benchmark.cells import Cells, compact_cells, memory_cells, notes, origin, speed_cells
 from xent.benchmark.trace import Report
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = RESULTS.parent.parent
+NOTHING_YET = "\nNothing has been measured yet.\n\n"
 sys.path.append(str(ROOT / "examples"))
 PAGES = (
-    "README.md", "docs/exactness.md", "docs/language_model.md", "docs/linear_cross_entropy.md",
-    "docs/page.md", "docs/plant_pathology.md", "docs/speed.md",
+    "README.md", "docs/exactness.md", "docs/gpu.md", "docs/language_model.md",
+    "docs/linear_cross_entropy.md", "docs/page.md", "docs/plant_pathology.md", "docs/speed.md",
 )  # fmt: skip
 
 
@@ -42,9 +47,10 @@ def filled(text: str, name: str) -> str:
 
 
 def table(name: str) -> str:
-    """A Markdown table of a result, and its machine below."""
+    """A Markdown table of a result, and its machine below; of each result that fits a pattern."""
     result, render = TABLES[name]
-    return render(json.loads((RESULTS / f"{result}.json").read_text()))
+    paths = sorted(RESULTS.glob(f"{result}.json"))
+    return "".join(render(json.loads(path.read_text())) for path in paths) or NOTHING_YET
 
 
 def exactness(result: dict[str, Any]) -> str:
@@ -121,6 +127,31 @@ def linear_memory(result: dict[str, Any]) -> str:
     return markdown(Cells(header, lines, words=1), of_machine(result["machine"]))
 
 
+def gpu_logits(result: dict[str, Any]) -> str:
+    """Bandwidth and memory of every contender on a device, and its picture."""
+    name = f"images/gpu-{slug(result['device']['name'])}.svg"
+    picture = f"\n![Achieved bandwidth]({name})\n" if (ROOT / "docs" / name).exists() else ""
+    below = (*gpu_report.dispatches(result), gpu_report.origin(result))
+    return (
+        picture
+        + _bare(gpu_report.logits_cells(result))
+        + markdown(gpu_report.memory_cells(result, Kind.LOGITS), "\n\n".join(below))
+    )
+
+
+def gpu_linear(result: dict[str, Any]) -> str:
+    """Time, rate and memory of the loss of hidden states on a device."""
+    memory = gpu_report.memory_cells(result, Kind.LINEAR)
+    below = gpu_report.origin(result)
+    return _bare(gpu_report.linear_cells(result)) + markdown(memory, below)
+
+
+def gpu_targets(result: dict[str, Any]) -> str:
+    """What is aimed at, how the tests went, and who was not timed."""
+    told = (gpu_report.suite_line(result["suite"]), *gpu_report.notes(result))
+    return markdown(target_cells(result), "\n\n".join((*told, gpu_report.origin(result))))
+
+
 def of_machine(machine: dict[str, Any]) -> str:
     """Where and when a result was measured."""
     return (
@@ -140,10 +171,15 @@ def of_report(cells: Callable[[Report], Cells]) -> Callable[[dict[str, Any]], st
 
 
 def markdown(cells: Cells, below: str) -> str:
+    """The cells as Markdown, and a text below them."""
+    return f"{_bare(cells)}\n{below}\n\n"
+
+
+def _bare(cells: Cells) -> str:
     """The cells as Markdown, figures to the right."""
     align = [":---"] * cells.words + ["---:"] * (len(cells.header) - cells.words)
     rows = "\n".join(f"| {' | '.join(line)} |" for line in (cells.header, align, *cells.lines))
-    return f"\n{rows}\n\n{below}\n\n"
+    return f"\n{rows}\n"
 
 
 def shown(value: float | int | str) -> str:
@@ -155,6 +191,9 @@ def shown(value: float | int | str) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "exactness": ("exactness", exactness),
+    "gpu_linear": ("gpu-*", gpu_linear),
+    "gpu_logits": ("gpu-*", gpu_logits),
+    "gpu_targets": ("gpu-*", gpu_targets),
     "linear": ("linear", linear),
     "linear_memory": ("linear", linear_memory),
     "lm": ("language_model", language_model),
@@ -164,7 +203,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "speed_full": ("speed", of_report(speed_cells)),
     "memory": ("speed", of_report(memory_cells)),
 }
-"""By mark: the result it shows, and how."""
+"""By mark: the result it shows, or a pattern of results, and how."""
 
 
 if __name__ == "__main__":
