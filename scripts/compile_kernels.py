@@ -34,7 +34,7 @@ from triton.compiler import ASTSource
 from xent.backends.triton import gradients, launch, predictions, sums, tiles
 from xent.contract.rows import Coefficients, Rows
 
-PROCESSORS = 132
+PROGRAMS = 4 * 132
 
 
 class Target(NamedTuple):
@@ -51,8 +51,11 @@ TARGETS = {
     "gfx942": Target(GPUTarget("hip", "gfx942", 64), 65_536),
 }
 KERNELS = {
-    "statistics": sums, "joined_statistics": sums, "gradient": gradients, "predictions": predictions,
-}  # fmt: skip
+    "statistics": sums,
+    "joined_statistics": sums,
+    "gradient": gradients,
+    "predictions": predictions,
+}
 _TYPES = {
     torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.float64: "*fp64",
     torch.int64: "*i64", torch.bool: "*i1",
@@ -91,7 +94,7 @@ def caught() -> Iterator[list[Launch]]:
     """What is launched within, instead of launching it; a device is pretended to be there."""
     launches: list[Launch] = []
     kept = {name: getattr(module, name) for name, module in KERNELS.items()}
-    processors = tiles.processors
+    wanted = tiles.programs_wanted
 
     class Catcher:
         def __init__(self, name: str) -> None:
@@ -106,12 +109,12 @@ def caught() -> Iterator[list[Launch]]:
             return launch_
 
     try:
-        tiles.processors = lambda device: PROCESSORS  # type: ignore[assignment]
+        tiles.programs_wanted = lambda _: PROGRAMS
         for name, module in KERNELS.items():
             setattr(module, name, Catcher(name))
         yield launches
     finally:
-        tiles.processors = processors
+        tiles.programs_wanted = wanted
         for name, module in KERNELS.items():
             setattr(module, name, kept[name])
 
@@ -136,7 +139,8 @@ def _cases_of(shape: tuple[int, int, int], dtype: torch.dtype) -> Iterator[tuple
     q = torch.empty_like(logits)
     name = f"{'×'.join(map(str, shape[: 2 if inner == 1 else 3]))} {str(dtype)[6:]}"
     yield f"{name}, labels", Rows(logits, index), False
-    yield f"{name}, labels, ignored, smoothed, weighed", Rows(logits, index, None, weight, valid), True
+    all_of_it = Rows(logits, index, None, weight, valid)
+    yield f"{name}, labels, ignored, smoothed, weighed", all_of_it, True
     yield f"{name}, probabilities", Rows(logits, None, q, None, valid), False
     yield f"{name}, probabilities, smoothed, weighed", Rows(logits, None, q, weight, valid), True
 
@@ -200,7 +204,8 @@ def _amd(made: Any) -> tuple[int, int]:
     count, spilled = (
         re.search(rf"\.{name}:\s+(\d+)", text) for name in ("vgpr_count", "vgpr_spill_count")
     )
-    assert count and spilled, "no counts in the assembly"
+    assert count, text
+    assert spilled, text
     return int(count[1]), int(spilled[1])
 
 
@@ -230,7 +235,8 @@ def main(as_json: bool, names: tuple[str, ...], only: str, keep: Path | None) ->
     else:
         table = Table("case", "kernel", "target", "registers", "spills", "shared", "widest load")
         for r in results:
-            table.add_row(*map(str, (*r[:5], f"{r.shared_bytes} of {r.shared_limit}", r.widest_load)))
+            shared = f"{r.shared_bytes} of {r.shared_limit}"
+            table.add_row(*map(str, (*r[:5], shared, r.widest_load)))
         Console().print(table)
     sys.exit(not all(result.fits for result in results))
 

@@ -29,7 +29,8 @@ def chosen(input: Tensor = X) -> str:
 
 @pytest.mark.parametrize("name", ["Numba", "cuda", "", "auto"])
 def test_an_unknown_name_is_refused_with_those_that_there_are(name) -> None:
-    with pytest.raises(ValueError, match="expected 'numba', 'torch' or 'triton'"), xent.backend(name):
+    expected = "expected 'numba', 'torch' or 'triton'"
+    with pytest.raises(ValueError, match=expected), xent.backend(name):
         pass
     assert chosen() == "numba"
 
@@ -237,9 +238,9 @@ def test_the_operator_of_the_gradient_is_what_torch_expects(kind) -> None:
     with xent.backend("numba"):
         maximum, rest, nll, *_ = (t.detach() for t in compiled._statistics(*rows, False))
         ones = torch.ones_like(rest)
-        last = (nll, None, ones, None, None)
+        last = (nll, None, None, ones, None, None)
         if kind == "probabilities":
-            last = (None, None, None, None, ones)
+            last = (None, None, None, None, None, ones)
         torch.library.opcheck(compiled._logit_gradient, (*rows, maximum, rest, *last))
 
 

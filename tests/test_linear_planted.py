@@ -41,8 +41,8 @@ PLANTED = [
     # sums that keep their last chunk only
     (chunks, "gradients.weight.add_(at_weight)", "gradients.weight.copy_(at_weight)"),
     (chunks, "gradients.bias.add_(", "gradients.bias.copy_("),
-    (products, "total.addmm_(gradient.t(), hidden)", "torch.mm(gradient.t(), hidden, out=total)"),
-    (products, "out.addmm_(gradient[:, start:stop], weight)", "pass"),
+    (products, "total.addmm_(a, b)", "torch.mm(a, b, out=total)"),
+    (products, "add_product(out, gradient[:, start:stop], weight)", "pass"),
     # the wrong part
     (products, "self._bias[start:stop]", "self._bias[: stop - start]"),
     (tiles, "_label_logit(chunk.logits, target - first, logit)",

@@ -29,6 +29,7 @@ PAIRS = [
 LOSS_SECTIONS = ("Args:", "Returns:", "Raises:", "Source:")
 SECTIONS = {  # what is no loss has no source, and says of the others what there is to say
     "backend": ("Args:", "Raises:"),  # a context manager gives nothing
+    "check_errors": ("Raises:",),
     "empty_cache": ("Returns:",),
     "explain_dispatch": ("Args:", "Returns:"),
 }
@@ -47,6 +48,7 @@ def test_exported_names() -> None:
         "__version__",
         "backend",
         "binary_cross_entropy_with_logits",
+        "check_errors",
         "cross_entropy",
         "dense_cross_entropy",
         "empty_cache",

@@ -20,7 +20,7 @@ from xent.nn import (
     DenseCrossEntropyLoss,
     LinearCrossEntropyLoss,
 )
-from xent.statistics import backend, empty_cache, explain_dispatch
+from xent.statistics import backend, check_errors, empty_cache, explain_dispatch
 
 if TYPE_CHECKING:
     from xent.explanation import Explanation as Explanation
@@ -41,6 +41,7 @@ __all__ = [
     "__version__",
     "backend",
     "binary_cross_entropy_with_logits",
+    "check_errors",
     "cross_entropy",
     "dense_cross_entropy",
     "empty_cache",

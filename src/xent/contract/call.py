@@ -14,7 +14,7 @@ from xent.contract.dtypes import accumulation, promoted
 from xent.contract.layout import Layout, check_logits, layout_of
 from xent.contract.reduction import Denominator
 from xent.contract.rows import Rows
-from xent.contract.targets import Targets, canonical_targets
+from xent.contract.targets import Check, Targets, canonical_targets
 from xent.contract.weights import (
     canonical_sample_weight,
     check_class_weight,
@@ -60,13 +60,14 @@ def checked_call(
     label_smoothing: float = 0.0,
     dim: int | None = None,
     sample_weight: Tensor | None = None,
+    check: Check | None = None,
 ) -> Call:
     """Checks them all, in torch's order where two are wrong at once."""
     check_logits(input, target)
     layout = layout_of(input, dim)
     call = call_of(
         input, layout, target, weight, ignore_index=ignore_index,
-        label_smoothing=label_smoothing, sample_weight=sample_weight,
+        label_smoothing=label_smoothing, sample_weight=sample_weight, check=check,
     )  # fmt: skip
     if call.working == torch.float64 and input.dtype != torch.float64:
         wide = layout.rows(input.to(torch.float64))
@@ -83,9 +84,10 @@ def call_of(
     ignore_index: int | Sequence[int],
     label_smoothing: float,
     sample_weight: Tensor | None,
+    check: Check | None,
 ) -> Call:
     """What is asked of checked logits; of these only shape, dtype and device are looked at."""
-    targets = canonical_targets(target, logits, layout, ignore_index)
+    targets = canonical_targets(target, logits, layout, ignore_index, check)
     check_class_weight(weight, logits, layout, same_dtype=targets.index is not None)
     label_smoothing = checked_label_smoothing(label_smoothing)
     factors = canonical_sample_weight(sample_weight, logits, layout)

@@ -15,10 +15,11 @@ def values_at_hand(tensor: Tensor) -> bool:
 
     Elsewhere a look at the values would wait for a device, break a graph, or be impossible.
     """
-    return not torch.compiler.is_compiling() and tensor.is_cpu and _has_values(tensor)
+    return not torch.compiler.is_compiling() and tensor.is_cpu and has_values(tensor)
 
 
-def _has_values(tensor: Tensor) -> bool:
+def has_values(tensor: Tensor) -> bool:
+    """True for a tensor with values on some device, outside of tracing and transforms."""
     return (
         type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__  # not fake, not sharded
         and not tracing()
@@ -33,7 +34,7 @@ def is_ordinary(tensor: Tensor) -> bool:
     """
     return (
         not torch.compiler.is_compiling()
-        and _has_values(tensor)
+        and has_values(tensor)
         and has_memory(tensor)
         and not torch._C._len_torch_dispatch_stack()
     )

@@ -82,8 +82,8 @@ class Vectors(NamedTuple):
     cross: Tensor | None = None
     """Σ_c v_c q_c (lse − x_c), for probabilities."""
     mass: Tensor | None = None
-    """Not differentiated: Σ_c v_c q_c, and the same over all classes below the maximum, ``[2, outer,
-    inner]``. A backend that reads the labels only once leaves them for its gradient."""
+    """``[2, outer, inner]``, not differentiated: Σ_c v_c q_c, and the same over the classes below
+    the maximum. A backend that reads the labels only once leaves them for its gradient."""
 
     @property
     def statistics(self) -> tuple[Tensor | None, ...]:

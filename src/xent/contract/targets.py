@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ from torch import Tensor
 from xent.contract import remedies
 from xent.contract.dtypes import is_supported_float
 from xent.contract.errors import described, mistake, require_same_device, require_tensor
-from xent.contract.inspection import values_at_hand
+from xent.contract.inspection import has_values, values_at_hand
 from xent.contract.layout import Layout
+
+Check = Literal["values"]
+"""What may be asked for in full, though it waits for a device."""
 
 _INTEGERS = (
     *(torch.int64, torch.int32, torch.int16, torch.int8),
@@ -38,20 +41,35 @@ class Targets:
 
 
 def canonical_targets(
-    target: Tensor, logits: Tensor, layout: Layout, ignore_index: int | Sequence[int]
+    target: Tensor,
+    logits: Tensor,
+    layout: Layout,
+    ignore_index: int | Sequence[int],
+    check: Check | None = None,
 ) -> Targets:
     """Checks the labels and brings them into canonical form.
 
-    Torch's rule decides which kind they are: the logits' own shape means probabilities.
+    Torch's rule decides which kind they are: the logits' own shape means probabilities. The
+    values of indices are looked at where they are at hand; with ``check`` all that there are.
     """
+    in_full = checked_check(check) and not torch.compiler.is_compiling() and has_values(target)
     require_tensor("target", target)
     ignored = ignored_values(ignore_index)
     require_same_device("target", target, logits, f"Move it: target.to({str(logits.device)!r}).")
     if target.shape == logits.shape:
         _check_probabilities(target, layout, ignored)
+        if in_full:
+            _check_probability_values(target)
         return Targets(probabilities=layout.rows(target))
     _check_indices(target, layout)
-    return _indices(target, layout, ignored)
+    return _indices(target, layout, ignored, in_full)
+
+
+def checked_check(check: Any) -> bool:
+    """``check=``: None, or "values" to wait for the values of the labels and look at them."""
+    if check not in (None, "values"):
+        raise mistake(ValueError, "check", expected="None or 'values'", got=repr(check))
+    return check is not None
 
 
 def ignored_values(ignore_index: Any) -> tuple[int, ...]:
@@ -115,6 +133,20 @@ def _check_probabilities(target: Tensor, layout: Layout, ignored: tuple[int, ...
         )
 
 
+def _check_probability_values(target: Tensor) -> None:
+    """Probabilities are finite and not negative; what they sum to may be meant."""
+    wrong = ~((target >= 0) & (target < torch.inf))
+    if bool(wrong.any()):
+        place = wrong.nonzero()[0].tolist()
+        raise mistake(
+            ValueError,
+            f"target[{', '.join(map(str, place))}]",
+            expected="a probability, finite and not negative",
+            got=str(target[tuple(place)].item()),
+            remedy="Are these logits? Pass torch.softmax of them.",
+        )
+
+
 def _check_indices(target: Tensor, layout: Layout) -> None:
     if target.dtype not in _INTEGERS:
         raise mistake(
@@ -145,9 +177,9 @@ def _kind_of_shape_error(got: tuple[int, ...], positions: tuple[int, ...]) -> ty
     return ValueError if len(got) == 1 else RuntimeError
 
 
-def _indices(target: Tensor, layout: Layout, ignored: tuple[int, ...]) -> Targets:
+def _indices(target: Tensor, layout: Layout, ignored: tuple[int, ...], in_full: bool) -> Targets:
     index = layout.vectors(target).to(torch.int64)
-    at_hand = values_at_hand(index)
+    at_hand = in_full or values_at_hand(index)
     if at_hand and _all_counted(index, ignored, layout.classes):
         return Targets(index=index)
     skipped = equal_to_any(index, ignored)

@@ -14,6 +14,7 @@ from xent.contract.dtypes import check_dtype
 from xent.contract.overwriting import check_inplace_backward
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.rows import Vectors
+from xent.contract.targets import Check
 from xent.statistics.batches import batch_loss
 from xent.statistics.masses import Mass, Masses, weighed
 from xent.statistics.rows import canonical_statistics
@@ -35,6 +36,7 @@ def cross_entropy(
     on_empty: OnEmpty = "nan",
     dtype: torch.dtype | None = None,
     inplace_backward: bool = False,
+    check: Check | None = None,
 ) -> Tensor:
     """Cross-entropy between logits and labels: torch's function, closer to the mathematics.
 
@@ -80,6 +82,9 @@ def cross_entropy(
             their size less. Whatever else needs the logits later (a second backward, a layer that
             saved its output) is refused by autograd. Compiled code plans its own memory and
             ignores it.
+        check: ``"values"`` waits for the device that the labels are on and looks at them: indices
+            are in bounds, probabilities finite and not negative. Indices on a CPU always are
+            looked at; elsewhere a bad one makes the loss NaN, and ``check_errors`` names it.
 
     Returns:
         A 0-d tensor, or the positions' shape for ``"none"``. Its dtype is ``dtype`` or what
@@ -88,11 +93,12 @@ def cross_entropy(
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an unknown option, a batch size that differs, sample weights of another shape.
+        ValueError: an unknown option, a batch size that differs, sample weights of another shape,
+            with ``check`` a negative or infinite probability.
         RuntimeError: the labels' dtype or shape, weight, a device, label_smoothing; logits that
             ``inplace_backward`` must not overwrite.
         IndexError: a label outside [0, C), named by position and value; on CPU, where the values
-            can be looked at without waiting.
+            can be looked at without waiting, or with ``check``.
         NotImplementedError: logits that are not floating-point.
 
     Source: Bishop, Pattern Recognition and Machine Learning (2006), eq. 4.108; label smoothing:
@@ -119,6 +125,7 @@ def cross_entropy(
         and on_empty == "nan"
         and dtype is None
         and inplace_backward is False
+        and check is None
     ):
         usual = (input, target, weight, ignore_index, reduction, label_smoothing)
         loss = batch_loss(_general, *usual)
@@ -127,7 +134,7 @@ def cross_entropy(
     return _general(
         input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing,
         dim=dim, sample_weight=sample_weight, denominator=denominator, on_empty=on_empty,
-        dtype=dtype, inplace_backward=inplace_backward,
+        dtype=dtype, inplace_backward=inplace_backward, check=check,
     )  # fmt: skip
 
 
@@ -147,6 +154,7 @@ def _general(
     on_empty: OnEmpty = "nan",
     dtype: torch.dtype | None = None,
     inplace_backward: bool = False,
+    check: Check | None = None,
 ) -> Tensor:
     reduction_ = checked_reduction(
         reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, depth=2
@@ -154,7 +162,7 @@ def _general(
     check_dtype(dtype)
     call = checked_call(
         input, target, weight, ignore_index=ignore_index, label_smoothing=label_smoothing,
-        dim=dim, sample_weight=sample_weight,
+        dim=dim, sample_weight=sample_weight, check=check,
     )  # fmt: skip
     check_inplace_backward(inplace_backward, input)
     vectors = canonical_statistics(

@@ -10,6 +10,7 @@ from torch import Tensor
 from xent.contract.dtypes import check_dtype
 from xent.contract.linear import checked_linear_call
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
+from xent.contract.targets import Check
 from xent.functional.cross_entropy import position_losses, position_masses
 from xent.statistics.linear.rows import canonical_statistics, canonical_total
 
@@ -29,6 +30,7 @@ def linear_cross_entropy(
     on_empty: OnEmpty = "nan",
     dtype: torch.dtype | None = None,
     chunk_bytes: int | None = None,
+    check: Check | None = None,
 ) -> Tensor:
     """``cross_entropy`` of input · linear_weightᵀ + linear_bias; the logits are never all there.
 
@@ -62,8 +64,9 @@ def linear_cross_entropy(
         on_empty: the mean when the divisor is zero, ``"nan"`` as torch or ``"zero"``.
         dtype: dtype of the returned loss.
         chunk_bytes: what may be held of logits at a time, one row at least. None is the size of
-            the classifier in the precision of the sums, for at most 1024 rows, or 64 MiB if that
-            is more.
+            the classifier in the precision of the sums, for at most 1024 float32 rows (2048 on a
+            GPU), or 64 MiB if that is more.
+        check: ``"values"`` looks at the labels, also where that is to wait; see ``cross_entropy``.
 
     Returns:
         A 0-d tensor, or the positions' shape for ``"none"``; in ``dtype`` or in that of ``input``,
@@ -74,7 +77,7 @@ def linear_cross_entropy(
             labels' dtype or shape, weight, a device, label_smoothing.
         ValueError: an unknown option, a batch size that differs, sample weights of another shape.
         TypeError: an argument is of the wrong kind.
-        IndexError: a label outside [0, C), named by position and value, on CPU.
+        IndexError: a label outside [0, C), named by position and value; on CPU, or with ``check``.
         NotImplementedError: hidden states that are not floating-point.
 
     Source: as ``cross_entropy``; the chunks and their gradients in the forward: Hsu et al.,
@@ -99,6 +102,7 @@ def linear_cross_entropy(
     call, rows = checked_linear_call(
         input, linear_weight, target, linear_bias, weight, ignore_index=ignore_index,
         label_smoothing=label_smoothing, sample_weight=sample_weight, chunk_bytes=chunk_bytes,
+        check=check,
     )  # fmt: skip
     kind = dtype or call.natural
     if reduction_.mode == "none":

@@ -11,7 +11,7 @@ from xent import functional
 from xent.contract.dtypes import check_dtype
 from xent.contract.layout import checked_dim
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
-from xent.contract.targets import stored_ignore_index
+from xent.contract.targets import Check, checked_check, stored_ignore_index
 from xent.contract.weights import checked_label_smoothing
 from xent.nn.showing import named, not_scriptable, warn_of_script
 
@@ -48,6 +48,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         on_empty: OnEmpty = "nan",
         dtype: torch.dtype | None = None,
         inplace_backward: bool = False,
+        check: Check | None = None,
     ) -> None:
         checked = checked_reduction(
             reduction, size_average, reduce, denominator=denominator, on_empty=on_empty
@@ -61,6 +62,8 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         self.on_empty = on_empty
         self.dtype = dtype
         self.inplace_backward = inplace_backward
+        checked_check(check)
+        self.check = check
 
     def forward(
         self,
@@ -84,6 +87,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             on_empty=self.on_empty,
             dtype=self.dtype,
             inplace_backward=self.inplace_backward,
+            check=self.check,
         )
 
     def extra_repr(self) -> str:
@@ -98,6 +102,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             on_empty=(self.on_empty, "nan"),
             dtype=(self.dtype, None),
             inplace_backward=(self.inplace_backward, False),
+            check=(self.check, None),
         )
 
     def __prepare_scriptable__(self) -> torch.nn.Module:

@@ -14,7 +14,7 @@ from xent.contract.dtypes import check_dtype
 from xent.contract.errors import described, mistake, shape
 from xent.contract.linear import checked_chunk_bytes
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
-from xent.contract.targets import stored_ignore_index
+from xent.contract.targets import Check, checked_check, stored_ignore_index
 from xent.contract.weights import checked_label_smoothing
 from xent.nn.showing import named, not_scriptable
 
@@ -59,6 +59,7 @@ class LinearCrossEntropyLoss(torch.nn.Module):
         on_empty: OnEmpty = "nan",
         loss_dtype: torch.dtype | None = None,
         chunk_bytes: int | None = None,
+        check: Check | None = None,
     ) -> None:
         super().__init__()
         checked = checked_reduction(reduction, denominator=denominator, on_empty=on_empty)
@@ -72,6 +73,8 @@ class LinearCrossEntropyLoss(torch.nn.Module):
         check_dtype(loss_dtype)
         self.loss_dtype = loss_dtype
         self.chunk_bytes = checked_chunk_bytes(chunk_bytes)
+        checked_check(check)
+        self.check = check
         if weight is not None and tuple(weight.shape) != (num_classes,):
             raise mistake(
                 RuntimeError,
@@ -108,6 +111,7 @@ class LinearCrossEntropyLoss(torch.nn.Module):
             on_empty=self.on_empty,
             dtype=self.loss_dtype,
             chunk_bytes=self.chunk_bytes,
+            check=self.check,
         )
 
     def extra_repr(self) -> str:
@@ -123,6 +127,7 @@ class LinearCrossEntropyLoss(torch.nn.Module):
             on_empty=(self.on_empty, "nan"),
             loss_dtype=(self.loss_dtype, None),
             chunk_bytes=(self.chunk_bytes, None),
+            check=(self.check, None),
         )
         bias = f"bias={self.linear.bias is not None}"
         return ", ".join(filter(None, (shape, bias, options)))

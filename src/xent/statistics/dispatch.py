@@ -76,8 +76,8 @@ def backend_for(logits: Tensor, *others: Tensor | None) -> RowBackend:
 def dispatch_of(logits: Tensor, *others: Tensor | None) -> Dispatch:
     """Numba for ordinary CPU tensors, triton for those on GPUs, the definition for all others."""
     refusals = {}
-    for name, refusal_of in (("numba", _numba_refusal), ("triton", _triton_refusal)):
-        refusal = refusal_of(logits) or _refusal(name, logits, *others)
+    for name in ("numba", "triton"):
+        refusal = _refusal(name, logits, *others)
         if refusal is None:
             return _CHOSEN[name]
         refusals[name] = refusal
@@ -109,36 +109,38 @@ def _wanted(name: str) -> bool:
 _wanted._dynamo_marked_constant = True  # type: ignore[attr-defined]  # dynamo's mark
 
 
-def _numba_refusal(logits: Tensor) -> str | None:
-    if logits.device.type != "cpu":
-        return f"it computes on CPUs, and the logits are on {logits.device}"
-    if asked_backend() is None and 0 < logits.numel() < LEAST:
+def _refusal(name: str, logits: Tensor, *others: Tensor | None) -> str | None:
+    """Why a backend with kernels does not compute these; None if it can."""
+    asked_for = asked_backend()
+    if asked_for not in (None, name):
+        return f'backend("{asked_for}") or XENT_BACKEND asks for another'
+    elsewhere = _elsewhere(name, logits)
+    if elsewhere:
+        return elsewhere
+    if not all(tensor is None or is_ordinary(tensor) for tensor in (logits, *others)):
+        return "it needs the values of an ordinary tensor, and torch is transforming or tracing"
+    if not logits.numel():
+        return "there are no logits"
+    if name == "numba" and asked_for is None and logits.numel() < LEAST:
         return f"{logits.numel()} logits are fewer than {LEAST}"
-    return None
+    return failure(name)
 
 
-def _triton_refusal(logits: Tensor) -> str | None:
+def _elsewhere(name: str, logits: Tensor) -> str | None:
+    """Why a backend has no way to these logits by their device, or by their dtype there."""
+    on = f"and the logits are on {logits.device}"
+    if name == "numba":
+        return None if logits.is_cpu else f"it computes on CPUs, {on}"
+    if logits.device.type not in GPUS and not (logits.is_cpu and _interpreted()):
+        return f"it computes on GPUs, {on}"
     if logits.dtype == torch.float64:
         return "it computes in float32, and the logits are float64"
-    if logits.device.type in GPUS or (logits.device.type == "cpu" and _interpreted()):
-        return None
-    return f"it computes on GPUs, and the logits are on {logits.device}"
+    return None
 
 
 def _interpreted() -> bool:
     """Triton's interpreter computes on CPUs, slowly, where one asks for both by name."""
     return asked_backend() == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def _refusal(name: str, logits: Tensor, *others: Tensor | None) -> str | None:
-    """What no backend with kernels can do."""
-    if asked_backend() not in (None, name):
-        return f'backend("{asked_backend()}") or XENT_BACKEND asks for another'
-    if not all(tensor is None or is_ordinary(tensor) for tensor in (logits, *others)):
-        return "it needs the values of an ordinary tensor, and torch is transforming or tracing"
-    if not logits.numel():
-        return "there are no logits"
-    return failure(name)
 
 
 @cache

@@ -12,7 +12,7 @@ from xent.backends.torch import rows as definition
 from xent.contract.inspection import plain_operations_only
 from xent.contract.layout import check_logits, layout_of
 from xent.contract.rows import Rows, Vectors
-from xent.contract.targets import Targets, canonical_targets
+from xent.contract.targets import Check, Targets, canonical_targets
 from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid
 from xent.statistics.derivatives import differentiable_statistics
 from xent.statistics.dispatch import compiles_to_an_operator
@@ -41,6 +41,7 @@ def row_statistics(
     valid: Tensor | None = None,
     uniform: bool = False,
     dim: int = -1,
+    check: Check | None = None,
 ) -> RowStatistics:
     """The few numbers per row that every cross-entropy is made of; write your own loss on them.
 
@@ -68,6 +69,7 @@ def row_statistics(
         valid: bool, the shape of the positions; False leaves a position out as well.
         uniform: whether uniform is computed.
         dim: the class axis.
+        check: ``"values"`` looks at the labels, also where that is to wait; see ``cross_entropy``.
 
     Returns:
         RowStatistics of the positions' shape, float32 (float64 for float64 input). Positions that
@@ -94,11 +96,12 @@ def row_statistics(
     check_class_weight(weight, input, layout, same_dtype=False)
     targets = Targets()
     if target is not None:
-        targets = canonical_targets(target, input, layout, ignore_index)
+        targets = canonical_targets(target, input, layout, ignore_index, check)
     valid = jointly_valid(targets.valid, canonical_valid(valid, input, layout))
     rows = Rows(layout.rows(input), targets.index, targets.probabilities, weight, valid)
     vectors = canonical_statistics(rows, uniform=uniform)
-    shaped = (None if v is None else layout.restore(v) for v in (vectors.lse, *vectors.statistics[2:]))
+    found = (vectors.lse, *vectors.statistics[2:])
+    shaped = (None if v is None else layout.restore(v) for v in found)
     return RowStatistics(*shaped)  # type: ignore[arg-type]  # lse is never None
 
 

@@ -88,7 +88,7 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
         walk.kernels.statistics,
         walk.units,
         *_described(rows, walk, weighed),
-        *map(_memory, vectors),
+        *map(_memory, vectors.statistics),
         grain=walk.grain,
     )
     return vectors

@@ -42,7 +42,7 @@ def _run(dtype: torch.dtype, layout: str, labels: str, options: str) -> None:
         weight=torch.ones(3, dtype=accumulation(dtype)) if "weighted" in options else None,
     )
     vectors = statistics(rows, "smoothed" in options)
-    coefficients = Coefficients(None, *vectors[2:])
+    coefficients = Coefficients(None, *vectors.statistics[2:])
     logit_gradient(rows, vectors, coefficients)
     if (layout, labels, options) == CASES[0]:
         prediction(rows, vectors)

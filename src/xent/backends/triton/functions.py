@@ -46,6 +46,6 @@ def narrowed(x, dtype: tl.constexpr):
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)
         bits = bits + 0x7FFF + ((bits >> 16) & 1)
-        bits = tl.where(x != x, 0x7FC00000, bits)  # noqa: PLR0124  # NaN
+        bits = tl.where(x != x, 0x7FC00000, bits)  # NaN
         return (bits & 0xFFFF0000).to(tl.float32, bitcast=True).to(tl.bfloat16)
     return x.to(dtype)

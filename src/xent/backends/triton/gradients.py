@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import triton
 import triton.language as tl
 
@@ -20,7 +19,8 @@ def gradient(
     of_lse, of_nll, of_uniform, of_cross,
     lse_step, nll_step, uniform_step, cross_step,
     units, rows, classes, blocks, span,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, LONG: tl.constexpr, ALIGNED: tl.constexpr, EVEN: tl.constexpr, BESIDE: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, ALIGNED: tl.constexpr, EVEN: tl.constexpr,
+    BESIDE: tl.constexpr, LONG: tl.constexpr,
 ):  # fmt: skip
     """The gradient at ROWS rows and some classes; ``contract.rows.Coefficients`` has its formula.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import triton
 import triton.language as tl
 
@@ -15,7 +14,8 @@ def predictions(
     x, x_batch, x_row, x_class,
     valid, maximum, rest, entropy, argmax,
     rows, classes, blocks,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, LONG: tl.constexpr, ALIGNED: tl.constexpr, EVEN: tl.constexpr, BESIDE: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, ALIGNED: tl.constexpr, EVEN: tl.constexpr,
+    BESIDE: tl.constexpr, LONG: tl.constexpr,
 ):  # fmt: skip
     """``contract.rows.Prediction`` of ROWS rows."""
     classes = classes // EVEN * EVEN

@@ -11,7 +11,6 @@ mass of the others, Σ w_c over x_c < m. NaN logits make r NaN, whatever m is.
 
 from __future__ import annotations
 
-
 import triton
 import triton.language as tl
 

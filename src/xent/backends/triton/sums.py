@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import triton
 import triton.language as tl
 
@@ -19,7 +18,8 @@ def statistics(
     maximum, rest, nll, uniform, cross, mass, parts,
     units, rows, classes, blocks, span,
     ROWS: tl.constexpr, LANES: tl.constexpr, FOLD: tl.constexpr,
-    NEIGHBOURS: tl.constexpr, LONG: tl.constexpr, ALIGNED: tl.constexpr, EVEN: tl.constexpr, BESIDE: tl.constexpr, UNIFORM: tl.constexpr,
+    NEIGHBOURS: tl.constexpr, ALIGNED: tl.constexpr, EVEN: tl.constexpr, BESIDE: tl.constexpr,
+    LONG: tl.constexpr, UNIFORM: tl.constexpr,
 ):  # fmt: skip
     """``contract.rows.Vectors`` of ROWS rows, or with ``parts`` their states over some classes.
 
@@ -176,7 +176,7 @@ def _write(
     unit, units, classes, there, live,
 ):  # fmt: skip
     """The statistics that follow from states of whole rows; zero for rows that do not count."""
-    m = tl.where(r == r, m, r)  # noqa: PLR0124  # NaN in the row
+    m = tl.where(r == r, m, r)  # NaN in the row
     r = tl.where(tl.abs(m) < float("inf"), r, float("nan"))  # no finite maximum: no softmax
     log_sum = log1p(r)
     tl.store(maximum + unit, tl.where(live, m, 0.0), mask=there)

@@ -24,6 +24,8 @@ MOST_ROWS = 64
 """Of a tile whose rows are short."""
 WAVES = 4
 """Programs for each processor, below which the classes of a row are shared among several."""
+if INTERPRETED.value:  # it takes its time by the tile, however large
+    LIGHT = HEAVY = 1 << 10
 MOST_SPANS = 256
 """Programs among which they are shared at most."""
 
@@ -92,8 +94,9 @@ def walk_of(logits: Tensor) -> Walk:
     return Walk(outer, inner, classes, (0, 0))
 
 
-def tile_of(walk: Walk, *tensors: Tensor, of_thread: int = LIGHT) -> Tile:
+def tile_of(walk: Walk, *tensors: Tensor, heavy: bool) -> Tile:
     """The tile for logits, and for what else has their shape and is read or written with them."""
+    of_thread = HEAVY if heavy else LIGHT
     logits, strides = tensors[0], [walk.strides(tensor) for tensor in tensors]
     itemsize = min(tensor.element_size() for tensor in tensors)
     _, row, step = strides[0]
@@ -111,7 +114,7 @@ def tile_of(walk: Walk, *tensors: Tensor, of_thread: int = LIGHT) -> Tile:
     wanted = THREADS * of_thread
     width = min(wanted, triton.next_power_of_2(walk.classes))
     fold = min(width, FOLD, aligned if neighbours else FOLD)
-    shared = -(-walk.batches * walk.rows // (WAVES * processors(logits.device)))
+    shared = -(-walk.batches * walk.rows // programs_wanted(logits.device))
     rows = min(wanted // width, MOST_ROWS, triton.next_power_of_2(shared))
     warps = _warps(max(rows, rows * width // of_thread))
     return Tile(rows, width // fold, fold, neighbours, False, aligned, even, long, warps)
@@ -122,16 +125,18 @@ def grid_of(walk: Walk, tile: Tile, device: torch.device) -> Grid:
     blocks = -(-walk.rows // tile.rows)
     programs = blocks * walk.batches
     tiles = -(-walk.classes // tile.width)
-    wanted = min(tiles, MOST_SPANS, max(1, WAVES * processors(device) // programs))
+    wanted = min(tiles, MOST_SPANS, max(1, programs_wanted(device) // programs))
     span = -(-tiles // wanted) * tile.width
     return Grid(blocks, programs, span, -(-walk.classes // span))
 
 
+def programs_wanted(device: torch.device) -> int:
+    """So many keep a device busy."""
+    return 1 if INTERPRETED.value else WAVES * _processors(device)
+
+
 @cache
-def processors(device: torch.device) -> int:
-    """How many a device has; interpreted programs run one after the other."""
-    if INTERPRETED.value:
-        return 1
+def _processors(device: torch.device) -> int:
     properties = getattr(torch, device.type).get_device_properties(device)
     for name in ("multi_processor_count", "gpu_subslice_count"):  # of CUDA and ROCm; of XPU
         if hasattr(properties, name):

@@ -16,7 +16,7 @@ from xent.contract.dtypes import accumulation
 from xent.contract.rows import Coefficients, LinearRows, Rows, Vectors
 from xent.statistics.dispatch import RowBackend, backend_for
 from xent.statistics.linear import tiles
-from xent.statistics.linear.products import Products, add_at_classifier
+from xent.statistics.linear.products import Products, add_product
 from xent.statistics.linear.selections import (
     ENTROPY_GRADIENT,
     KERNELS,
@@ -155,12 +155,14 @@ class _Sweep:
         if gradients.bias is not None:
             gradients.bias.add_(at_logits.sum(0, dtype=gradients.bias.dtype))
         if gradients.classifier is not None:
-            add_at_classifier(gradients.classifier, at_logits, chunk.hidden)
+            add_product(gradients.classifier, at_logits.t(), chunk.hidden)
         if gradients.hidden is not None:
-            if isinstance(selection, slice) and gradients.hidden.dtype == at_logits.dtype:
+            wide = torch.promote_types(gradients.hidden.dtype, at_logits.dtype)
+            if isinstance(selection, slice) and gradients.hidden.dtype == wide:
                 self.products.at_input(at_logits, gradients.hidden[selection])
             else:
-                part = at_logits.new_empty(len(at_logits), gradients.hidden.shape[1])
+                size = (len(at_logits), gradients.hidden.shape[1])
+                part = at_logits.new_empty(size, dtype=wide)
                 self.products.at_input(at_logits, part)
                 gradients.hidden[selection] = part.to(gradients.hidden.dtype)
 

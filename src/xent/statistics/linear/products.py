@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -45,9 +46,9 @@ class Products:
         """Writes the gradient at hidden, of that at its logits."""
         for start, stop, weight in self._pieces(0, gradient.shape[1]):
             if start == 0:
-                torch.mm(gradient[:, start:stop], weight, out=out)
+                write_product(out, gradient[:, start:stop], weight)
             else:
-                out.addmm_(gradient[:, start:stop], weight)
+                add_product(out, gradient[:, start:stop], weight)
 
     def _pieces(self, start: int, end: int) -> Iterator[Piece]:
         if self._classifier.dtype == self._kind:
@@ -62,12 +63,39 @@ class Products:
             start = stop
 
 
-def add_at_classifier(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
-    """Adds a chunk's gradient at the classifier, gradientᵀ · hidden, to what has come so far."""
-    if total.dtype == gradient.dtype:
-        total.addmm_(gradient.t(), hidden)
+def write_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """Writes a · b, unrounded where ``out`` is wider and the device can."""
+    if out.dtype == a.dtype:
+        torch.mm(a, b, out=out)
+    elif _widens(a.device, a.dtype):
+        torch.mm(a, b, out_dtype=out.dtype, out=out)
     else:
-        total.add_(gradient.t() @ hidden)
+        out.copy_(a @ b)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Adds a · b to what has come so far, likewise."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    elif _widens(a.device, a.dtype):
+        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+    else:
+        total.add_(a @ b)
+
+
+@cache
+def _widens(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of half types come in float32 there: some devices can, by newer torchs.
+
+    It is tried: nobody can be asked. Nothing waits for the result.
+    """
+    ones = torch.ones((16, 16), dtype=dtype, device=device)
+    total = torch.zeros((16, 16), dtype=torch.float32, device=device)
+    try:
+        torch.addmm(total, ones, ones, out_dtype=torch.float32, out=total)
+    except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
+        return False
+    return True
 
 
 def plain_logits(rows: LinearRows) -> Tensor:

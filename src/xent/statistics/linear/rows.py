@@ -13,6 +13,7 @@ from xent.contract.inspection import plain_operations_only
 from xent.contract.linear import checked_linear_call, linear_rows, logits_in_name
 from xent.contract.reduction import summed
 from xent.contract.rows import LinearRows
+from xent.contract.targets import Check
 from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid
 from xent.statistics.linear import definition, derivatives
 from xent.statistics.linear.terms import Statistics, Wanted
@@ -49,6 +50,7 @@ def linear_row_statistics(
     uniform: bool = False,
     predictions: bool = False,
     chunk_bytes: int | None = None,
+    check: Check | None = None,
 ) -> LinearRowStatistics:
     """``row_statistics`` of input · linear_weightᵀ + linear_bias, without the logits of all rows.
 
@@ -79,8 +81,9 @@ def linear_row_statistics(
         uniform: whether uniform is computed.
         predictions: whether entropy and argmax are computed.
         chunk_bytes: what may be held of logits at a time, one row at least. None is the size of
-            the classifier in the precision of the sums, for at most 1024 rows, or 64 MiB if that
-            is more.
+            the classifier in the precision of the sums, for at most 1024 float32 rows (2048 on a
+            GPU), or 64 MiB if that is more.
+        check: ``"values"`` looks at the labels, also where that is to wait; see ``cross_entropy``.
 
     Returns:
         LinearRowStatistics of the positions' shape, float32 (float64 for float64 input). Positions
@@ -114,7 +117,7 @@ def linear_row_statistics(
     else:
         call, rows = checked_linear_call(
             input, linear_weight, target, linear_bias, weight,
-            ignore_index=ignore_index, chunk_bytes=chunk_bytes,
+            ignore_index=ignore_index, chunk_bytes=chunk_bytes, check=check,
         )  # fmt: skip
         logits, layout = call.rows.logits, call.layout
     counting = jointly_valid(rows.valid, canonical_valid(valid, logits, layout))

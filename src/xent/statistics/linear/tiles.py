@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from xent.backends.triton.labels import note_labels
 from xent.contract.inspection import values_at_hand
 from xent.contract.rows import LinearRows, Rows, Vectors
-from xent.statistics.dispatch import backend_for
+from xent.statistics.dispatch import GPUS, backend_for
 from xent.statistics.linear.products import Products
 from xent.statistics.linear.selections import (
     KERNELS,
@@ -25,14 +26,16 @@ from xent.statistics.memory import reused
 from xent.statistics.merging import merged, merged_predictions
 
 WIDTH = 2048
-"""Classes of a tile."""
+"""Classes of a tile on a CPU: it stays in the cache."""
+WIDTH_ON_A_DEVICE = 16384
+"""Elsewhere: a product has to keep all of a device busy, and each tile is some launches."""
 
 
 def statistics_of(rows: LinearRows, predicted: bool) -> Statistics:
     """The statistics for class indices, or for no labels: one matrix product."""
     found = Statistics.zeros(rows, uniform=False, predicted=predicted)
     counting = CountingRows(rows)
-    width = min(WIDTH, rows.classes)
+    width = min(_width(rows.hidden), rows.classes)
     height = max(1, min(counting.count, rows_within(rows, width, KERNELS)))
     tile = reused((height * width * rows.inner,), rows.kind, rows.hidden.device)
     products = Products(rows)
@@ -50,11 +53,12 @@ def _of_rows(
     hidden = counting.hidden(selection)
     target, _, valid = counting.labels(selection)
     if target is not None:
-        _check_labels(target, rows.classes)
+        _check_labels(target, valid, rows.classes)
     found: Statistics | None = None
     logit: Tensor | None = None  # of the label
-    for first in range(0, max(1, rows.classes), WIDTH):
-        classes = min(WIDTH, rows.classes - first)
+    width = _width(hidden)
+    for first in range(0, max(1, rows.classes), width):
+        classes = min(width, rows.classes - first)
         outputs = classes * rows.inner
         logits = tile[: len(hidden) * outputs].view(len(hidden), outputs)
         products.logits(hidden, logits, first * rows.inner)
@@ -80,12 +84,20 @@ def _of_tile(chunk: Rows, predicted: bool, first: int) -> Statistics:
     return Statistics(vectors, entropy, argmax.where(argmax < 0, argmax + first))
 
 
-def _check_labels(target: Tensor, classes: int) -> None:
+def _width(hidden: Tensor) -> int:
+    return WIDTH if hidden.is_cpu else WIDTH_ON_A_DEVICE
+
+
+def _check_labels(target: Tensor, valid: Tensor | None, classes: int) -> None:
     """A label outside of all tiles raises where it can be seen; elsewhere its loss is NaN.
 
     Callers have looked already, but for compiled code, which has its values only now.
     """
-    if classes and values_at_hand(target) and bool(((target < 0) | (target >= classes)).any()):
+    if not classes:
+        return
+    if target.device.type in GPUS:
+        note_labels(target, valid, classes)
+    elif values_at_hand(target) and bool(((target < 0) | (target >= classes)).any()):
         raise IndexError(f"target: expected labels in 0..{classes - 1}; got one outside.")
 
 
