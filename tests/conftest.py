@@ -26,9 +26,23 @@ def _seed() -> None:
     torch.manual_seed(20)
 
 
-@pytest.fixture(scope="module", params=["numba", "torch", "triton"])
+INTERPRETED = ("test_contract", "test_exactness", "test_linear", "test_seeds")
+"""What triton's interpreter runs as well: values and gradients. It takes a hundred times as long,
+and what autograd and the transforms do with a backend is the same code for all of them."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Whoever uses ``backend`` runs on each of them, or on those that it names itself."""
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "backend" in metafunc.fixturenames and "backend" not in chosen:
+        interpreted = ["triton"] if metafunc.module.__name__ in INTERPRETED else []
+        names = ["numba", "torch", *interpreted]
+        metafunc.parametrize("backend", names, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Whoever uses it runs on each backend; one asked for by name takes small logits, too.
+    """A backend, asked for by name: then it takes small logits, too.
 
     For a module, as Hypothesis draws many examples within one test.
     """
