@@ -75,11 +75,15 @@ def test_dense_of_one_hot_is_index_exactly(reduction, label_smoothing, dtype, ki
     assert torch.equal(dense, xent.cross_entropy(logits, index, dim=-1, **options))
 
 
-def test_dense_of_one_hot_is_index_exactly_with_class_weights_per_position() -> None:
+def test_dense_of_one_hot_is_index_exactly_with_class_weights_per_position(backend) -> None:
     logits, index, weight = torch.randn(9, 4), torch.randint(0, 4, (9,)), torch.rand(4)
     one_hot = nn.functional.one_hot(index, 4).float()
     dense = xent.dense_cross_entropy(logits, one_hot, weight, reduction="none")
-    assert torch.equal(dense, xent.cross_entropy(logits, index, weight, reduction="none"))
+    of_index = xent.cross_entropy(logits, index, weight, reduction="none")
+    if backend == "triton":  # one read: the weight meets the two parts of a logarithm apart
+        torch.testing.assert_close(dense, of_index, rtol=2**-21, atol=0)
+    else:
+        assert torch.equal(dense, of_index)
 
 
 def test_two_class_softmax_is_the_sigmoid_of_the_difference() -> None:
