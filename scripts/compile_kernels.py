@@ -1,6 +1,6 @@
 """Compiles the GPU kernels on a machine without a GPU, and reports what each of them takes.
 
-Usage: python scripts/compile_kernels.py [--json] [--target NAME ...] [--keep FOLDER]
+Usage: python scripts/compile_kernels.py [--json] [--target NAME ...] [--only TEXT] [--keep FOLDER]
 
 The kernels are those that ``xent`` would launch for some usual tensors: the launch itself is
 caught and its arguments are handed to the compiler. Ends with 1 if one of them spills registers or
@@ -233,11 +233,15 @@ def main(as_json: bool, names: tuple[str, ...], only: str, keep: Path | None) ->
     if as_json:
         click.echo(json.dumps([result._asdict() | {"fits": result.fits} for result in results]))
     else:
-        table = Table("case", "kernel", "target", "registers", "spills", "shared", "widest load")
-        for r in results:
-            shared = f"{r.shared_bytes} of {r.shared_limit}"
-            table.add_row(*map(str, (*r[:5], shared, r.widest_load)))
-        Console().print(table)
+        console = Console()
+        for case in dict.fromkeys(result.case for result in results):
+            table = Table(
+                "kernel", "target", "registers", "spills", "shared", "widest load", title=case
+            )
+            for r in (r for r in results if r.case == case):
+                shared = f"{r.shared_bytes} of {r.shared_limit}"
+                table.add_row(*map(str, (*r[1:5], shared, r.widest_load or "?")))
+            console.print(table)
     sys.exit(not all(result.fits for result in results))
 
 

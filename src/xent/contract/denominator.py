@@ -9,7 +9,7 @@ from torch import Tensor
 from xent.contract.dtypes import accumulation
 from xent.contract.layout import Layout
 from xent.contract.reduction import summed
-from xent.contract.targets import Targets
+from xent.contract.targets import Targets, within
 from xent.contract.weights import zeroed
 
 
@@ -48,7 +48,9 @@ def divisor_shares(
 def label_weight(targets: Targets, weight: Tensor | None) -> Tensor | None:
     """The class weight of each label, v_y or Σ_c v_c q_c, ``[outer, inner]``; None means 1."""
     if targets.index is not None:
-        return None if weight is None else zeroed(weight[targets.index], targets.valid)
+        if weight is None:
+            return None
+        return zeroed(weight[within(targets.index, len(weight))], targets.valid)
     if targets.probabilities is None:
         return None
     q = targets.probabilities.to(accumulation(targets.probabilities.dtype))

@@ -51,10 +51,10 @@ class Reduction:
 def summed(vector: Tensor) -> Tensor:
     """The sum of all elements, the same to the bit for any number of threads.
 
-    Torch cuts a long sum into a part per thread. Rows of a fixed length it sums one by one.
+    On a CPU torch cuts a long sum into a part per thread. Rows of a fixed length it sums one by one.
     Compiled code sums in its own order, and a look at the length would tie it to a size.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not vector.is_cpu:
         return vector.sum()
     flat = vector.flatten()
     while flat.numel() > _SERIAL:

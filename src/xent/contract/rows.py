@@ -18,7 +18,7 @@ class Rows(NamedTuple):
     logits: Tensor
     """``[outer, C, inner]``, any of the four floating dtypes."""
     target: Tensor | None = None
-    """int64 ``[outer, inner]``, in [0, C); 0 where a position does not count."""
+    """int64 ``[outer, inner]``: on a CPU in [0, C), and 0 where a position does not count."""
     probabilities: Tensor | None = None
     """``[outer, C, inner]``."""
     weight: Tensor | None = None

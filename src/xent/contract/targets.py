@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 import operator
 from collections.abc import Sequence
@@ -31,13 +32,19 @@ _INTEGERS = (
 class Targets:
     """Checked labels in canonical form: ``index`` or ``probabilities``, never both.
 
-    ``valid`` marks the positions that count; None means that all do. Ignored positions have
-    index 0, so that they can be looked up without a thought and masked afterwards.
+    ``valid`` marks the positions that count; None means that all do. On a CPU ignored positions
+    have index 0, so that they can be looked up without a thought and masked afterwards; elsewhere
+    nobody has looked at the labels, and ``within`` makes them safe to look up.
     """
 
     index: Tensor | None = None  # int64 [outer, inner]
     probabilities: Tensor | None = None  # [outer, C, inner]
     valid: Tensor | None = None  # bool [outer, inner]
+
+
+def within(index: Tensor, classes: int) -> Tensor:
+    """Labels that can be looked up: on a CPU all can, elsewhere a wrong one would end the process."""
+    return index if index.is_cpu else index.clamp(0, max(0, classes - 1))
 
 
 def canonical_targets(
@@ -52,8 +59,8 @@ def canonical_targets(
     Torch's rule decides which kind they are: the logits' own shape means probabilities. The
     values of indices are looked at where they are at hand; with ``check`` all that there are.
     """
-    in_full = checked_check(check) and not torch.compiler.is_compiling() and has_values(target)
     require_tensor("target", target)
+    in_full = checked_check(check) and not torch.compiler.is_compiling() and has_values(target)
     ignored = ignored_values(ignore_index)
     require_same_device("target", target, logits, f"Move it: target.to({str(logits.device)!r}).")
     if target.shape == logits.shape:
@@ -96,11 +103,8 @@ def stored_ignore_index(ignore_index: Any) -> int | tuple[int, ...]:
 def equal_to_any(labels: Tensor, values: tuple[int, ...]) -> Tensor:
     """Marks the labels that are one of the values, compared in a dtype that holds both."""
     wide = labels if labels.dtype == torch.float64 else labels.to(_comparable(labels.dtype))
-    found = torch.zeros_like(wide, dtype=torch.bool)
-    for value in values:
-        if -(2**63) <= value < 2**63:
-            found = found | (wide == value)
-    return found
+    found = [wide == value for value in values if -(2**63) <= value < 2**63]
+    return functools.reduce(torch.logical_or, found or [torch.zeros_like(wide, dtype=torch.bool)])
 
 
 def _is_integer(value: Any) -> bool:
@@ -187,7 +191,9 @@ def _indices(target: Tensor, layout: Layout, ignored: tuple[int, ...], in_full: 
         outside = ((index < 0) | (index >= layout.classes)) & ~skipped
         if bool(outside.any()):
             raise _out_of_range(target, outside.reshape(target.shape), ignored, layout.classes)
-    return Targets(index=index.masked_fill(skipped, 0), valid=~skipped)
+    if index.is_cpu:
+        index = index.masked_fill(skipped, 0)
+    return Targets(index=index, valid=~skipped)
 
 
 def _all_counted(index: Tensor, ignored: tuple[int, ...], classes: int) -> bool:

@@ -96,17 +96,19 @@ def compiles_to_an_operator(logits: Tensor) -> bool:
 
     Whatever the size: a condition on it would tie compiled code to a range of batches.
     """
-    if logits.device.type in GPUS:
-        return logits.dtype != torch.float64 and _wanted("triton")
-    return logits.device.type == "cpu" and _wanted("numba")
+    kind = logits.device.type
+    return (kind == "cpu" or (kind in GPUS and logits.dtype != torch.float64)) and _has_kernels(
+        kind
+    )
 
 
-def _wanted(name: str) -> bool:
-    return asked_backend() != "torch" and failure(name) is None
+def _has_kernels(kind: str) -> bool:
+    name = "triton" if kind in GPUS or _interpreted() else "numba"
+    return asked_backend() in (None, name) and failure(name) is None
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler first: a second.
-_wanted._dynamo_marked_constant = True  # type: ignore[attr-defined]  # dynamo's mark
+_has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]  # dynamo's mark
 
 
 def _refusal(name: str, logits: Tensor, *others: Tensor | None) -> str | None:
@@ -147,9 +149,18 @@ def _interpreted() -> bool:
 def failure(name: str) -> str | None:
     """Why a backend can't be used at all: it is missing, or has no support for this machine."""
     try:
-        kernels(name)
+        backend = kernels(name)
     except (ImportError, OSError) as error:
         return f"it can't be imported: {error}"
+    for kind in GPUS if name == "triton" else ():
+        device = getattr(torch, kind)
+        if device.is_available():
+            try:
+                backend.probe(torch.device(kind, device.current_device()))  # type: ignore[attr-defined]  # triton's
+            except (
+                Exception
+            ) as error:  # of a driver or a compiler: of any type, and the definition runs
+                return f"it can't run here: {error}"
     return None
 
 
@@ -184,8 +195,8 @@ def backend(name: str) -> Iterator[None]:
 
     The environment variable ``XENT_BACKEND`` does the same for a whole process. Where the backend
     can't run (numba on a GPU, triton on a CPU, either inside ``torch.func.vmap``) the definition in
-    torch operations does, and ``explain_dispatch`` says why. A compiled function keeps the backend
-    that it was compiled with; its linear losses choose when they run.
+    torch operations does, and ``explain_dispatch`` says why. Code is compiled for the backend that
+    is asked for then; whether its kernels compute is decided again when it runs.
 
     Args:
         name: ``"numba"``, ``"triton"`` or ``"torch"``. With the environment variable

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xent.backends.torch.limits import cost
 from xent.contract.rows import Coefficients, Prediction, Rows, Vectors
+from xent.contract.targets import within
 from xent.contract.weights import zeroed
 
 
@@ -31,9 +32,11 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
     maximum, log_sum = maximum.squeeze(1), torch.log1p(rest)
     nll = uniform = cross = None
     if rows.target is not None:
-        target = _row(rows.target)
+        target = _row(within(rows.target, x.shape[1]))
         behind = others.gather(1, target).masked_fill(target == place, 0)
         nll = log_sum - behind.squeeze(1)
+        if not nll.is_cpu:  # there nobody has looked whether each label is a class
+            nll = nll.masked_fill(target.squeeze(1) != rows.target, torch.nan)
     if with_uniform or rows.probabilities is not None:
         surprise = _row(log_sum) - others.scatter(1, place, zero)
         if with_uniform:
@@ -74,9 +77,10 @@ def _logit_gradient(rows: Rows, vectors: Vectors, coefficients: Coefficients) ->
         grad = grad - _row(even) * v
     if coefficients.nll is not None and rows.target is not None and vectors.nll is not None:
         at_label = total * torch.exp(-vectors.nll) + coefficients.nll * torch.expm1(-vectors.nll)
+        target = within(rows.target, x.shape[1])
         if even is not None:
-            at_label = at_label - even * v.flatten()[rows.target]
-        grad = grad.scatter(1, _row(rows.target), _row(at_label))
+            at_label = at_label - even * v.flatten()[target]
+        grad = grad.scatter(1, _row(target), _row(at_label))
     if coefficients.cross is not None:
         mass = _row(coefficients.cross) * _label_mass(rows, x)
         grad = grad + _cross_gradient(mass, exp, vectors.rest, x.max(1, keepdim=True).indices)

@@ -10,7 +10,13 @@ import triton.language as tl
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") == "1")
 """Whether triton's interpreter runs the kernels, on a CPU."""
 
-_NAN = tl.constexpr(float("nan"))
+_LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def exp(d):
+    """exp for d ≤ 0 in three instructions: what is smaller than the normal floats becomes 0."""
+    return tl.exp2(d * _LOG2_E)
 
 
 @triton.jit

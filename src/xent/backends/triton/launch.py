@@ -11,15 +11,13 @@ from torch import Tensor
 
 from xent.backends.triton import gradients, predictions, sums
 from xent.backends.triton.functions import INTERPRETED
-from xent.backends.triton.labels import note_of
 from xent.backends.triton.tiles import Grid, Tile, Walk, grid_of, tile_of, walk_of
 from xent.contract.dtypes import accumulation
+from xent.contract.notes import note_of
 from xent.contract.rows import Coefficients, Prediction, Rows, Vectors
 
 JOINED = 1 << 10
 """States that a program puts together."""
-PLANES = 7
-"""Numbers of a state, with those of uniform and cross."""
 
 
 def statistics(rows: Rows, with_uniform: bool) -> Vectors:
@@ -42,10 +40,11 @@ def statistics(rows: Rows, with_uniform: bool) -> Vectors:
         mass=vector(dense, 2),
     )
     walk, tile, grid = _plan(logits, q, heavy=with_uniform or dense)
-    note = None if target is None else note_of(logits.device, classes)
+    note = None if target is None else note_of(logits.device)
     parts = None
     if grid.spans > 1:
-        parts = logits.new_empty((PLANES, grid.spans, units), dtype=kind)
+        numbers = 7 if dense else 4 if with_uniform else 2  # of a state
+        parts = logits.new_empty((numbers, grid.spans, units), dtype=kind)
     with _on(logits.device):
         sums.statistics[grid.programs, grid.spans](
             *_placed(logits, walk), *_placed(q, walk), weight, target, valid, note, *vectors, parts,
@@ -109,6 +108,13 @@ def prediction(rows: Rows, vectors: Vectors) -> Prediction:
             walk.rows, walk.classes, grid.blocks, WIDTH=tile.width, **_common(tile),
         )  # fmt: skip
     return Prediction(entropy, argmax)
+
+
+def probe(device: torch.device) -> None:
+    """Raises whatever keeps kernels from running there: a driver, or a compiler for the launch."""
+    if not INTERPRETED.value:
+        triton.runtime.driver.active.get_current_target()
+        statistics(Rows(torch.zeros((1, 1, 1), device=device)), with_uniform=False)
 
 
 def _readable(rows: Rows, weighed: bool) -> Rows:

@@ -7,11 +7,15 @@ import triton.language as tl
 
 
 @triton.jit
-def row_places(program, blocks, rows, ROWS: tl.constexpr):
-    """Batch, rows in it, their numbers among all, and whether they are there: int64."""
+def row_places(program, blocks, rows, valid, ROWS: tl.constexpr):
+    """Batch, rows in it, their numbers among all; which of them are there, and which count."""
     batch = (program // blocks).to(tl.int64)
     row = (program % blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    return batch, row, batch * rows + row, row < rows
+    unit, there = batch * rows + row, row < rows
+    live = there
+    if valid is not None:
+        live = there & (tl.load(valid + unit, mask=there, other=0) != 0)
+    return batch, row, unit, there, live
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from xent.backends.triton.functions import log1p
 from xent.backends.triton.places import row_offsets, row_places
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def predictions(
     x, x_batch, x_row, x_class,
     valid, maximum, rest, entropy, argmax,
@@ -19,10 +19,7 @@ def predictions(
 ):  # fmt: skip
     """``contract.rows.Prediction`` of ROWS rows."""
     classes = classes // EVEN * EVEN
-    batch, row, unit, there = row_places(tl.program_id(0), blocks, rows, ROWS)
-    live = there
-    if valid is not None:
-        live = there & (tl.load(valid + unit, mask=there, other=0) != 0)
+    batch, row, unit, there, live = row_places(tl.program_id(0), blocks, rows, valid, ROWS)
     at = row_offsets(batch, row, x_batch, x_row, ALIGNED)[:, None]
     m = tl.load(maximum + unit, mask=live, other=0.0)
     r = tl.load(rest + unit, mask=live, other=0.0)

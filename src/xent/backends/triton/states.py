@@ -14,13 +14,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from xent.backends.triton.functions import exp
+
 
 @triton.jit
 def folded(m, r, axis: tl.constexpr):
     """(m, r) of all states along an axis."""
     top = tl.max(m, axis, keep_dims=True)
     lead = m == top
-    parts = tl.where(lead, r, (1.0 + r) * tl.exp(_behind(m, top)))
+    parts = tl.where(lead, r, (1.0 + r) * exp(m - top))
     leaders = tl.sum(tl.where(lead, 1.0, 0.0), axis)
     return tl.max(m, axis), tl.sum(parts, axis) + (leaders - 1.0)
 
@@ -33,7 +35,7 @@ def joined(m, r, other_m, other_r):
     low = tl.minimum(m, other_m)
     of_top = tl.where(first, r, other_r)
     of_low = tl.where(first, other_r, r)
-    return top, of_top + (1.0 + of_low) * tl.exp(_behind(low, top))
+    return top, of_top + (1.0 + of_low) * exp(_behind(low, top))
 
 
 @triton.jit

@@ -10,11 +10,11 @@ from xent.backends.triton.places import row_offsets, row_places
 from xent.backends.triton.states import folded, joined, moved, others
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["units", "blocks"])
 def statistics(
     x, x_batch, x_row, x_class,
     q, q_batch, q_row, q_class,
-    v, target, valid, bad,
+    v, target, valid, note,
     maximum, rest, nll, uniform, cross, mass, parts,
     units, rows, classes, blocks, span,
     ROWS: tl.constexpr, LANES: tl.constexpr, FOLD: tl.constexpr,
@@ -26,10 +26,7 @@ def statistics(
     Programs: blocks of rows × spans of classes.
     """
     classes = classes // EVEN * EVEN
-    batch, row, unit, there = row_places(tl.program_id(0), blocks, rows, ROWS)
-    live = there
-    if valid is not None:
-        live = there & (tl.load(valid + unit, mask=there, other=0) != 0)
+    batch, row, unit, there, live = row_places(tl.program_id(0), blocks, rows, valid, ROWS)
     at = row_offsets(batch, row, x_batch, x_row, ALIGNED)[:, None, None]
     labels_at = 0
     if q is not None:
@@ -69,24 +66,21 @@ def statistics(
             tl.store(part + 6 * plane, oq, mask=there)
     else:
         _write(
-            m, r, du, vu, dq, vq, oq, x, batch * x_batch + row * x_row, x_class, target, bad,
+            m, r, du, vu, dq, vq, oq, x, batch * x_batch + row * x_row, x_class, target, note,
             maximum, rest, nll, uniform, cross, mass, unit, units, classes, there, live,
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["units", "blocks"])
 def joined_statistics(
     x, x_batch, x_row, x_class,
-    target, valid, bad,
+    target, valid, note,
     maximum, rest, nll, uniform, cross, mass, parts,
     units, rows, classes, blocks, spans,
     ROWS: tl.constexpr, SPANS: tl.constexpr,
 ):  # fmt: skip
     """The same of the states that were left for each span of classes."""
-    batch, row, unit, there = row_places(tl.program_id(0), blocks, rows, ROWS)
-    live = there
-    if valid is not None:
-        live = there & (tl.load(valid + unit, mask=there, other=0) != 0)
+    batch, row, unit, there, live = row_places(tl.program_id(0), blocks, rows, valid, ROWS)
     place = tl.arange(0, SPANS)[None, :]
     plane = spans.to(tl.int64) * units
     part = parts + place.to(tl.int64) * units + unit[:, None]
@@ -106,7 +100,7 @@ def joined_statistics(
         m, r, du, vu, dq, vq, oq, uniform is not None, cross is not None
     )
     _write(
-        m, r, du, vu, dq, vq, oq, x, batch * x_batch + row * x_row, x_class, target, bad,
+        m, r, du, vu, dq, vq, oq, x, batch * x_batch + row * x_row, x_class, target, note,
         maximum, rest, nll, uniform, cross, mass, unit, units, classes, there, live,
     )  # fmt: skip
 
@@ -171,7 +165,7 @@ def _of_row(
 @triton.jit
 def _write(
     m, r, du, vu, dq, vq, oq,
-    x, at, x_class, target, bad,
+    x, at, x_class, target, note,
     maximum, rest, nll, uniform, cross, mass,
     unit, units, classes, there, live,
 ):  # fmt: skip
@@ -187,20 +181,22 @@ def _write(
         logit = tl.load(x + at + y * x_class, mask=live & known, other=float("nan"))
         cost = log_sum + (m - logit.to(m.dtype))
         tl.store(nll + unit, tl.where(live, cost, 0.0), mask=there)
-        if bad is not None:  # any one of them is told of
-            tl.store(bad + tl.zeros_like(y), _note(unit, y), mask=live & ~known)
+        if note is not None:  # any one of them is told of
+            first = tl.zeros_like(y)
+            tl.store(note + first, _noted(unit, y), mask=live & ~known)
+            tl.store(note + 1 + first, first + classes, mask=live & ~known)
     if uniform is not None:
         cost = du + vu * log_sum
         tl.store(uniform + unit, tl.where(live, cost, 0.0), mask=there)
     if cross is not None:
         cost = dq + vq * log_sum
         tl.store(cross + unit, tl.where(live, cost, 0.0), mask=there)
-        tl.store(mass + unit, vq, mask=there)
-        tl.store(mass + units + unit, oq, mask=there)
+        tl.store(mass + unit, tl.where(live, vq, 0.0), mask=there)
+        tl.store(mass + units + unit, tl.where(live, oq, 0.0), mask=there)
 
 
 @triton.jit
-def _note(unit, y):
-    """Position and label in one number, never 0; see ``labels``."""
+def _noted(unit, y):
+    """Position and label in one number, never 0; see ``contract.notes``."""
     near = tl.minimum(tl.maximum(y, -(1 << 31) + 1), (1 << 31) - 1)
     return ((unit + 1) << 32) | (near & 0xFFFFFFFF)

@@ -18,10 +18,10 @@ LIGHT, HEAVY = 16, 8
 """How many logits of a tile belong to a thread: as many as it has registers for."""
 THREADS = 256
 """Of a program, for long rows."""
-FOLD = 8
-"""Logits of a lane in a tile, where they are not what is read at once."""
-MOST_ROWS = 64
-"""Of a tile whose rows are short."""
+FOLD, HEAVY_FOLD = 8, 2
+"""Logits of a lane in a tile, where they are not what is read at once: threads share no lane."""
+ROWS = (64, 8, 1)
+"""Of a tile whose rows are short; few choices, since each is compiled for itself."""
 WAVES = 4
 """Programs for each processor, below which the classes of a row are shared among several."""
 if INTERPRETED.value:  # it takes its time by the tile, however large
@@ -104,18 +104,21 @@ def tile_of(walk: Walk, *tensors: Tensor, heavy: bool) -> Tile:
     even = gcd(ACCESS_BYTES, walk.classes)
     at_once = ACCESS_BYTES // itemsize
     if row == 1 and step > 1:  # positions are neighbours, as in images: a thread has whole rows
-        rows = min(THREADS // 2 * at_once, triton.next_power_of_2(walk.rows))
         fold = min(max(1, of_thread // at_once), triton.next_power_of_2(walk.classes))
-        return Tile(rows, 1, fold, True, True, 1, even, long, _warps(rows // at_once))
+        rows = min(
+            THREADS // 2 * (at_once // 2 if heavy else at_once), triton.next_power_of_2(walk.rows)
+        )
+        return Tile(rows, 1, fold, True, True, 1, even, long, _warps(THREADS // 2))
     aligned = gcd(ACCESS_BYTES, *(step for of_one in strides for step in of_one[:2]))
     neighbours = step <= 1 and 2 * aligned >= at_once
     if not neighbours:  # each logit has an address of its own
         of_thread = HEAVY
     wanted = THREADS * of_thread
     width = min(wanted, triton.next_power_of_2(walk.classes))
-    fold = min(width, FOLD, aligned if neighbours else FOLD)
+    fold = min(width, min(at_once, aligned) if neighbours else HEAVY_FOLD if heavy else FOLD)
     shared = -(-walk.batches * walk.rows // programs_wanted(logits.device))
-    rows = min(wanted // width, MOST_ROWS, triton.next_power_of_2(shared))
+    most = min(wanted // width, triton.next_power_of_2(shared))
+    rows = next(count for count in ROWS if count <= most)
     warps = _warps(max(rows, rows * width // of_thread))
     return Tile(rows, width // fold, fold, neighbours, False, aligned, even, long, warps)
 

@@ -65,10 +65,13 @@ class CountingRows:
 
 
 def chunk_length(rows: LinearRows, count: int, held: int) -> int:
-    """How many rows the budget allows, evened out over as many chunks as are needed."""
+    """How many rows the budget allows, evened out over as many chunks as are needed.
+
+    A multiple of 16 where there is room: all chunks' vectors then begin where kernels like to read.
+    """
     most = rows_within(rows, rows.classes, held)
-    chunks = -(-count // most)
-    return -(-count // chunks) if chunks else 1
+    chunks = max(1, -(-count // most))
+    return max(1, min(most, -(-count // (16 * chunks)) * 16))
 
 
 def rows_within(rows: LinearRows, classes: int, held: int) -> int:

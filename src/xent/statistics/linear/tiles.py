@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xent.backends.triton.labels import note_labels
 from xent.contract.inspection import values_at_hand
+from xent.contract.notes import note_labels
 from xent.contract.rows import LinearRows, Rows, Vectors
 from xent.statistics.dispatch import GPUS, backend_for
 from xent.statistics.linear.products import Products
