@@ -51,7 +51,7 @@ class Reduction:
 def summed(vector: Tensor) -> Tensor:
     """The sum of all elements, the same to the bit for any number of threads.
 
-    On a CPU torch cuts a long sum into a part per thread. Rows of a fixed length it sums one by one.
+    A CPU's sum is cut into a part per thread where it is long. Rows of a fixed length are not.
     Compiled code sums in its own order, and a look at the length would tie it to a size.
     """
     if torch.compiler.is_compiling() or not vector.is_cpu:

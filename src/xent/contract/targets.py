@@ -43,7 +43,7 @@ class Targets:
 
 
 def within(index: Tensor, classes: int) -> Tensor:
-    """Labels that can be looked up: on a CPU all can, elsewhere a wrong one would end the process."""
+    """Labels that can be looked up: on a CPU all can, elsewhere a wrong one ends the process."""
     return index if index.is_cpu else index.clamp(0, max(0, classes - 1))
 
 

@@ -105,9 +105,8 @@ def tile_of(walk: Walk, *tensors: Tensor, heavy: bool) -> Tile:
     at_once = ACCESS_BYTES // itemsize
     if row == 1 and step > 1:  # positions are neighbours, as in images: a thread has whole rows
         fold = min(max(1, of_thread // at_once), triton.next_power_of_2(walk.classes))
-        rows = min(
-            THREADS // 2 * (at_once // 2 if heavy else at_once), triton.next_power_of_2(walk.rows)
-        )
+        rows = THREADS // 2 * at_once // (2 if heavy else 1)
+        rows = min(rows, triton.next_power_of_2(walk.rows))
         return Tile(rows, 1, fold, True, True, 1, even, long, _warps(THREADS // 2))
     aligned = gcd(ACCESS_BYTES, *(step for of_one in strides for step in of_one[:2]))
     neighbours = step <= 1 and 2 * aligned >= at_once
