@@ -65,14 +65,16 @@ def test_dense_is_log_softmax_times_labels_summed_over_classes() -> None:
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["float", "int", "bool"])
-def test_dense_of_one_hot_is_index_exactly(reduction, label_smoothing, dtype, kind) -> None:
+def test_dense_of_one_hot_is_index_exactly(
+    reduction, label_smoothing, dtype, kind, backend
+) -> None:
     logits = (4 * torch.randn(5, 3, 7)).to(dtype)
     index = torch.randint(0, 7, (5, 3))
     one_hot = nn.functional.one_hot(index, 7)
     one_hot = {"float": one_hot.to(dtype), "int": one_hot, "bool": one_hot.bool()}[kind]
     options = {"reduction": reduction, "label_smoothing": label_smoothing}
     dense = xent.dense_cross_entropy(logits, one_hot, **options)
-    assert torch.equal(dense, xent.cross_entropy(logits, index, dim=-1, **options))
+    assert_equal(dense, xent.cross_entropy(logits, index, dim=-1, **options), backend)
 
 
 def test_dense_of_one_hot_is_index_exactly_with_class_weights_per_position(backend) -> None:
@@ -80,8 +82,15 @@ def test_dense_of_one_hot_is_index_exactly_with_class_weights_per_position(backe
     one_hot = nn.functional.one_hot(index, 4).float()
     dense = xent.dense_cross_entropy(logits, one_hot, weight, reduction="none")
     of_index = xent.cross_entropy(logits, index, weight, reduction="none")
-    if backend == "triton":  # one read: the weight meets the two parts of a logarithm apart
-        torch.testing.assert_close(dense, of_index, rtol=2**-21, atol=0)
+    assert_equal(dense, of_index, backend)
+
+
+def assert_equal(dense: torch.Tensor, of_index: torch.Tensor, backend: str) -> None:
+    if backend == "triton" and dense.dtype != torch.float64:
+        # With one read the distance to the maximum is a sum, and meets the logarithm and the mass
+        # of a label apart from each other: some roundings, and one in the dtype.
+        rounding = torch.finfo(dense.dtype).eps
+        torch.testing.assert_close(dense, of_index, rtol=rounding + 2**-21, atol=0)
     else:
         assert torch.equal(dense, of_index)
 

@@ -20,8 +20,8 @@ def dense_cross_entropy(
     """Cross-entropy with dense labels: log-softmax times the labels, summed over the classes.
 
     Domain: any logits; labels are non-negative and sum to 1 over the last axis (not checked);
-    one-hot labels are the special case in which one class has it all, and give exactly the
-    loss of ``cross_entropy`` with the index of that class.
+    one-hot labels are the special case in which one class has it all, and give exactly (on a GPU
+    to a rounding) the loss of ``cross_entropy`` with the index of that class.
 
     With p = softmax(logits), class weights v (or 1) and label smoothing ε, in nats, a position
     costs Σ_c v_c · ((1 − ε) q_c + ε/C) · (−log p_c).
