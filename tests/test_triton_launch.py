@@ -268,7 +268,7 @@ def test_entropy_and_the_most_probable_class(size, shape, dtype) -> None:
 # ---- labels that are no class ----
 
 
-@pytest.mark.parametrize("label", [67, -1, -7, 1 << 20, -(1 << 31) - 5, (1 << 40)])
+@pytest.mark.parametrize("label", [67, -1, -(1 << 31) - 5, (1 << 40)])
 @pytest.mark.parametrize("size", ["spans", "as they are"], indirect=True)
 def test_a_bad_label_makes_its_row_nan_and_is_noted_once(size, label) -> None:
     rows = problem((3, 67, 1))

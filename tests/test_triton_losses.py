@@ -243,14 +243,12 @@ def test_deterministic_algorithms(calls) -> None:
     x, target = logits(), labels("index", (6, CLASSES))
     torch.use_deterministic_algorithms(True)
     try:
-        found = [torch.func.grad_and_value(lambda x: xent.cross_entropy(x, target))(x)[1]]
         leaves = [x.clone().requires_grad_() for _ in range(2)]
         for leaf in leaves:
             xent.cross_entropy(leaf, target).backward()
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.equal(leaves[0].grad, leaves[1].grad)
-    assert found[0].isfinite()
     assert calls.count("logit_gradient") == 2
 
 
@@ -347,10 +345,9 @@ def test_the_environment_chooses() -> None:
 
 
 def test_compiled_kernels_are_not_for_cpus() -> None:
-    for interpret in ("", "0"):
-        said = run(COMPUTES, XENT_BACKEND="triton", TRITON_INTERPRET=interpret)
-        assert said.startswith("torch (")
-        assert "not triton: it computes on GPUs, and the logits are on cpu" in said
+    said = run(COMPUTES, XENT_BACKEND="triton", TRITON_INTERPRET="0")
+    assert said.startswith("torch (")
+    assert "not triton: it computes on GPUs, and the logits are on cpu" in said
 
 
 WITHOUT = """

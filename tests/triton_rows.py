@@ -36,9 +36,16 @@ EPS = torch.finfo(torch.float32).eps
 # What tiles are made of, and how many programs a device wants.
 SPANS = {"THREADS": 2, "LIGHT": 16, "HEAVY": 16, "FOLD": 4, "MOST_ROWS": 4}, 64
 LOOPS = {"THREADS": 2, "LIGHT": 16, "HEAVY": 16, "FOLD": 2, "MOST_ROWS": 4}, 1
+SPANS_OF_LOOPS = {"THREADS": 2, "LIGHT": 8, "HEAVY": 8, "FOLD": 4, "MOST_ROWS": 4}, 4
 POSITIONS = {"THREADS": 2, "LIGHT": 64, "HEAVY": 64, "FOLD": 4, "MOST_ROWS": 4}, 64
 AS_THEY_ARE: tuple[dict[str, int], int | None] = {}, None
-SIZES = {"spans": SPANS, "loops": LOOPS, "positions": POSITIONS, "as they are": AS_THEY_ARE}
+SIZES = {
+    "spans": SPANS,
+    "loops": LOOPS,
+    "spans of loops": SPANS_OF_LOOPS,
+    "positions": POSITIONS,
+    "as they are": AS_THEY_ARE,
+}
 
 
 def use_tiles(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
