@@ -16,7 +16,6 @@ import triton_rows as problems
 import xent
 from triton_rows import DEVICE, FLOATS, INF, LAYOUTS, NAN, assert_near, assert_right, problem
 from xent.backends.torch import rows as definition
-from xent.backends.triton import launch
 from xent.contract.rows import Coefficients, Rows, Vectors
 
 OPTIONS: dict[str, tuple[str, bool, bool]] = {  # labels, class weights, uniform
@@ -275,7 +274,7 @@ def kind_of(x: Tensor) -> Tensor:
 
 MASKED = {
     "whole rows": slice(None), "the first tile": slice(0, 32), "all but the first": slice(32, None),
-    "all but the last class": slice(None, -1), "lanes": slice(None, None, 4),
+    "all but the last class": slice(None, -1),
     "all but a lane": [c for c in range(37) if c % 8 != 5],
 }  # fmt: skip
 
@@ -318,4 +317,3 @@ def test_no_logits_go_to_torch() -> None:
             assert found.refusals["triton"] == "there are no logits"
             xent.row_statistics(empty).lse.sum().backward()
             assert empty.grad.shape == shape
-    assert launch.note_of(DEVICE, 5) is launch.note_of(DEVICE, 5)

@@ -178,8 +178,8 @@ def test_mass_is_the_definitions() -> None:
 # ---- ignored rows ----
 
 
-@pytest.mark.parametrize("garbage", [NAN, INF, -INF])
-@pytest.mark.parametrize("shape", [(5, 35, 1), (2, 5, 6)], ids=str)
+@pytest.mark.parametrize("garbage", [NAN, INF])
+@pytest.mark.parametrize("shape", [(4, 35, 1), (1, 5, 6)], ids=str)
 @each_kind
 def test_ignored_rows_are_inert(kind, shape, garbage, monkeypatch) -> None:
     problems.use_tiles(monkeypatch, "loops")

@@ -22,7 +22,8 @@ from xent.contract.rows import Coefficients, Rows, Vectors
 pytest.importorskip("triton", reason="the kernels are triton's")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = torch.device(os.environ.get("XENT_TEST_DEVICE") or ("cpu" if INTERPRETED else "cuda"))
+FOUND = "cpu" if INTERPRETED else "xpu" if torch.xpu.is_available() else "cuda"
+DEVICE = torch.device(os.environ.get("XENT_TEST_DEVICE") or FOUND)
 if DEVICE.type == "cpu" and not INTERPRETED:
     pytest.skip("on a CPU the kernels need TRITON_INTERPRET=1", allow_module_level=True)
 
