@@ -203,8 +203,7 @@ def test_a_replayed_graph_notes_a_bad_label() -> None:
 
 
 @of_cuda
-def test_a_note_first_made_in_a_capture_is_kept() -> None:
-    """No loss of so many classes has been computed before: its note begins in the graph."""
+def test_a_replay_keeps_the_note_of_the_one_before() -> None:
     x = torch.randn(4, 1013, device=DEVICE)
     y = torch.tensor([0, 1, 2, 3], device=DEVICE)
     xent.cross_entropy(x[:, :1009], y, reduction="none")  # compiles

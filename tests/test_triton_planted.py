@@ -17,6 +17,7 @@ import triton_rows as problems
 import xent
 from triton_rows import INF, INTERPRETED, LAYOUTS, NAN, assert_near, assert_right, problem
 from xent.backends.torch import rows as definition
+from xent.contract import notes as contract_notes
 
 SOURCE = Path(xent.__file__).parent / "backends/triton"
 
@@ -106,18 +107,17 @@ def ignored() -> None:
 
 
 def notes() -> None:
-    labels = problems.launch.labels
     rows = problem((3, 67, 1))
     rows.target[1] = -1
     vectors = problems.statistics(rows)
     assert vectors.nll.isnan().flatten().tolist() == [False, True, False]
     slopes = problems.gradient(rows, vectors, problems.coefficients_of(vectors))
     assert slopes.isnan().flatten(1).all(1).tolist() == [False, True, False]
-    labels.note_labels(rows.target.clamp(min=0), None, 67)
+    contract_notes.note_labels(rows.target.clamp(min=0), None, 67)
     with pytest.raises(IndexError, match="target is -1 at position 1 "):
-        labels.raise_noted()
+        contract_notes.raise_noted()
     try:
-        labels.raise_noted()
+        contract_notes.raise_noted()
     except IndexError as error:
         raise AssertionError from error
 
@@ -136,7 +136,7 @@ def predictions() -> None:
 PLANTED: list[tuple[str, str, str, Callable[[], None]]] = [
     # states put together
     ("states", "tl.sum(parts, axis) + (leaders - 1.0)", "tl.sum(parts, axis)", ties),
-    ("states", "(1.0 + of_low) * tl.exp(", "of_low * tl.exp(", looped),
+    ("states", "(1.0 + of_low) * exp(", "of_low * exp(", looped),
     ("states", "return tl.where(x == top, 0.0, x - top)", "return x - top", masked),
     ("states", "tl.where(mass == 0.0, 0.0, -mass * _behind(m, top))", "-mass * _behind(m, top)",
      masked),
@@ -154,8 +154,7 @@ PLANTED: list[tuple[str, str, str, Callable[[], None]]] = [
     ("gradients", "sharp * expm1_of_minus(cost)", "sharp * (tl.exp(-cost) - 1.0)", margins),
     ("gradients", "live & (r < 1.0)", "live & (r < 0.0)", certain),
     ("gradients", "g = tl.where(live[:, None], g, 0.0)", "g = g + 0.0", ignored),
-    ("gradients", "| (y >= classes)), float(\"nan\"), total)", "| (y >= classes)), 0.0, total)",
-     notes),
+    ("gradients", "tl.where(live & ~known, float(\"nan\"), total)", "total", notes),
     ("gradients", "total += even * tl.load(v_sum).to(kind)", "total += even", index),
     ("gradients", "g -= even[:, None] * tl.load(", "g += even[:, None] * tl.load(", index),
     # numbers
@@ -171,8 +170,6 @@ PLANTED: list[tuple[str, str, str, Callable[[], None]]] = [
     ("tiles", "for of_one in strides for", "for of_one in strides[:1] for", labels_apart),
     ("launch", "(coefficient, 0) if not any(coefficient.stride())", "(coefficient, 0) if True",
      index),
-    ("labels", "torch.where(outside.any(), noted, note)", "noted", notes),
-    ("labels", "note.zero_()", "pass", notes),
 ]  # fmt: skip
 
 
@@ -188,7 +185,6 @@ def planted(folder: Path, room: str, right: str, wrong: str) -> tuple[str, Any]:
     for file in copy.glob("*.py"):
         file.write_text(file.read_text().replace("xent.backends.triton", name))
     launch = importlib.import_module(f"{name}.launch")
-    launch.labels = importlib.import_module(f"{name}.labels")
     return name, launch
 
 

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -35,11 +36,13 @@ FLOATS = [torch.float16, torch.bfloat16, torch.float32]
 EPS = torch.finfo(torch.float32).eps
 
 # What tiles are made of, and how many programs a device wants.
-SPANS = {"THREADS": 2, "LIGHT": 16, "HEAVY": 16, "FOLD": 4, "MOST_ROWS": 4}, 64
-LOOPS = {"THREADS": 2, "LIGHT": 16, "HEAVY": 16, "FOLD": 2, "MOST_ROWS": 4}, 1
-SPANS_OF_LOOPS = {"THREADS": 2, "LIGHT": 8, "HEAVY": 8, "FOLD": 4, "MOST_ROWS": 4}, 4
-POSITIONS = {"THREADS": 2, "LIGHT": 64, "HEAVY": 64, "FOLD": 4, "MOST_ROWS": 4}, 64
-AS_THEY_ARE: tuple[dict[str, int], int | None] = {}, None
+FOUR: dict[str, Any] = {"FOLD": 4, "HEAVY_FOLD": 4, "ROWS": (4, 1)}
+TWO: dict[str, Any] = FOUR | {"FOLD": 2, "HEAVY_FOLD": 2}
+SPANS = {"THREADS": 2, "LIGHT": 16, "HEAVY": 16, **FOUR}, 64
+LOOPS = {"THREADS": 2, "LIGHT": 16, "HEAVY": 16, **TWO}, 1
+SPANS_OF_LOOPS = {"THREADS": 2, "LIGHT": 8, "HEAVY": 8, **FOUR}, 4
+POSITIONS = {"THREADS": 2, "LIGHT": 64, "HEAVY": 64, **FOUR}, 64
+AS_THEY_ARE: tuple[dict[str, Any], int | None] = {}, None
 SIZES = {
     "spans": SPANS,
     "loops": LOOPS,

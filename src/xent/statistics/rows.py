@@ -12,7 +12,7 @@ from xent.backends.torch import rows as definition
 from xent.contract.inspection import plain_operations_only
 from xent.contract.layout import check_logits, layout_of
 from xent.contract.rows import Rows, Vectors
-from xent.contract.targets import Check, Targets, canonical_targets
+from xent.contract.targets import Check, Targets, canonical_targets, checked_check
 from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid
 from xent.statistics.derivatives import differentiable_statistics
 from xent.statistics.dispatch import compiles_to_an_operator
@@ -91,6 +91,7 @@ def row_statistics(
         >>> [round(v, 4) for v in focal.tolist()]
         [0.0041, 0.4883]
     """
+    checked_check(check)
     check_logits(input, target)
     layout = layout_of(input, dim)
     check_class_weight(weight, input, layout, same_dtype=False)

@@ -13,7 +13,7 @@ from xent.contract.inspection import plain_operations_only
 from xent.contract.linear import checked_linear_call, linear_rows, logits_in_name
 from xent.contract.reduction import summed
 from xent.contract.rows import LinearRows
-from xent.contract.targets import Check
+from xent.contract.targets import Check, checked_check
 from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid
 from xent.statistics.linear import definition, derivatives
 from xent.statistics.linear.terms import Statistics, Wanted
@@ -108,6 +108,7 @@ def linear_row_statistics(
         >>> (of.argmax == text).tolist()
         [True, True, False]
     """
+    checked_check(check)
     if target is None:
         logits, layout = logits_in_name(input, linear_weight, linear_bias)
         check_class_weight(weight, logits, layout, same_dtype=False)
