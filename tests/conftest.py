@@ -31,18 +31,21 @@ INTERPRETED = ("test_contract", "test_exactness", "test_linear", "test_seeds")
 and what autograd and the transforms do with a backend is the same code for all of them."""
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Whoever uses ``backend`` runs on each of them, or on those that it names itself."""
-    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
-    if "backend" in metafunc.fixturenames and "backend" not in chosen:
-        interpreted = ["triton"] if metafunc.module.__name__ in INTERPRETED else []
-        names = ["numba", "torch", *interpreted]
-        metafunc.parametrize("backend", names, indirect=True, scope="module")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the interpreter's share of the other modules out."""
+    shares: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        backend = getattr(item, "callspec", None) and item.callspec.params.get("backend")
+        module = item.module.__name__ if backend else ""
+        own = module in INTERPRETED or module.startswith("test_triton")
+        shares[backend != "triton" or own].append(item)
+    items[:] = shares[True]
+    config.hook.pytest_deselected(items=shares[False])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["numba", "torch", "triton"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A backend, asked for by name: then it takes small logits, too.
+    """Whoever uses it runs on each backend; one asked for by name takes small logits, too.
 
     For a module, as Hypothesis draws many examples within one test.
     """

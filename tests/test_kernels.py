@@ -295,7 +295,8 @@ def problem_of(logits: Tensor, kind: str, weighted: bool = False) -> Rows:
 def coefficients_for(vectors: Vectors) -> Coefficients:
     """All of them but that of lse; neither 1 nor constant."""
     return Coefficients(
-        None, *(None if v is None else grad_output_for(v).to(v.dtype) for v in vectors[2:])
+        None,
+        *(None if v is None else grad_output_for(v).to(v.dtype) for v in vectors.statistics[2:]),
     )
 
 

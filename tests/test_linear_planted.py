@@ -76,7 +76,7 @@ PLANTED = [
     (linear, 'working if input.device.type == "cpu" else _product_dtype(hidden)', "input.dtype"),
     (tiles, "torch.log1p(rest) + (maximum - logit)", "(torch.log1p(rest) + maximum) - logit"),
     # memory and products
-    (selections, "-(-count // chunks) if chunks else 1", "max(1, count)"),
+    (selections, "max(1, min(most, -(-count // (16 * chunks)) * 16))", "max(1, count)"),
     (rows, "        or not wanted.of_logits\n", "        or True\n"),
     # an option that is lost
     (function, "dtype or call.natural", "call.natural"),

@@ -32,7 +32,7 @@ PLANTED = [
     (rows, "_row(1 + rest)) - mass", "_row(1 + rest)) + mass"),
     # a missing factor
     (rows, "total + even * v.sum()", "total + even"),
-    (rows, "at_label = at_label - even * v.flatten()[rows.target]", "pass"),
+    (rows, "at_label = at_label - even * v.flatten()[target]", "pass"),
     (rows, "cost(d * _class_mass(rows, x)", "cost(d"),
     (rows, "at_weight = at_weight + cost(_row(coefficients.uniform), surprise)", "pass"),
     (cross_entropy, "labels: Mass = 1 - smoothing", "labels: Mass = 1.0"),

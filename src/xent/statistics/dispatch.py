@@ -130,12 +130,14 @@ def _refusal(name: str, logits: Tensor, *others: Tensor | None) -> str | None:
 
 def _elsewhere(name: str, logits: Tensor) -> str | None:
     """Why a backend has no way to these logits by their device, or by their dtype there."""
-    on = f"and the logits are on {logits.device}"
     if name == "numba":
-        return None if logits.is_cpu else f"it computes on CPUs, {on}"
-    if logits.device.type not in GPUS and not (logits.is_cpu and _interpreted()):
-        return f"it computes on GPUs, {on}"
-    if logits.dtype == torch.float64:
+        here = logits.is_cpu
+    else:
+        here = logits.device.type in GPUS or (logits.is_cpu and _interpreted())
+    if not here:
+        where = "CPUs" if name == "numba" else "GPUs"
+        return f"it computes on {where}, and the logits are on {logits.device}"
+    if name == "triton" and logits.dtype == torch.float64:
         return "it computes in float32, and the logits are float64"
     return None
 
