@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import xent
+from xent.contract import notes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -24,6 +25,13 @@ torch.set_num_threads(1)  # the workers of pytest-xdist share the cores already
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(20)
+
+
+@pytest.fixture(autouse=True)
+def _own_notes() -> Iterator[None]:
+    """What a test has noted of bad labels does not come up in another."""
+    yield
+    notes._notes.clear()
 
 
 INTERPRETED = ("test_contract", "test_exactness", "test_linear", "test_seeds")
