@@ -15,7 +15,7 @@ from triton_rows import DEVICE, IGNORED, INF, LAYOUTS, NAN, assert_near, assert_
 from xent.backends.torch import rows as definition
 from xent.backends.triton import launch, tiles
 from xent.contract import notes
-from xent.contract.rows import Coefficients, Rows
+from xent.contract.rows import Coefficients, Rows, Vectors
 
 spans = pytest.mark.parametrize("size", ["spans"], indirect=True)
 each_kind = pytest.mark.parametrize("kind", ["index", "probabilities"])
@@ -264,6 +264,16 @@ def test_entropy_and_the_most_probable_class(size, shape, dtype) -> None:
     assert_near(found.entropy, truth.entropy, margin=problems.spread_of(true_rows))
     assert torch.equal(found.argmax.cpu(), truth.argmax)
     assert bool((found.argmax[~rows.valid] == -1).all())
+
+
+def test_vectors_of_another_backend_may_lie_anyhow() -> None:
+    rows = problem((4, 7, 3))
+    vectors = problems.statistics(rows)
+    turned = Vectors(*(None if v is None else v.mT.contiguous().mT for v in vectors))
+    assert not turned.nll.is_contiguous()
+    slopes = [problems.gradient(rows, v, problems.coefficients_of(v)) for v in (vectors, turned)]
+    assert torch.equal(*slopes)
+    assert torch.equal(launch.prediction(rows, vectors)[0], launch.prediction(rows, turned)[0])
 
 
 # ---- labels that are no class ----

@@ -87,7 +87,7 @@ def logit_gradient(
         gradients.gradient[grid.programs, grid.spans](
             *_placed(logits, walk), *_placed(q, walk), *_placed(out, walk),
             weight, total, target, valid,
-            vectors.maximum, vectors.rest, vectors.nll, vectors.mass,
+            *_lined_up(vectors.maximum, vectors.rest, vectors.nll, vectors.mass),
             *(vector for vector, _ in steps), *(step for _, step in steps),
             outer * inner, walk.rows, classes, grid.blocks, grid.span,
             WIDTH=tile.width, **_common(tile),
@@ -104,7 +104,8 @@ def prediction(rows: Rows, vectors: Vectors) -> Prediction:
     walk, tile, grid = _plan(logits, heavy=True)
     with _on(logits.device):
         predictions.predictions[(grid.programs,)](
-            *_placed(logits, walk), rows.valid, vectors.maximum, vectors.rest, entropy, argmax,
+            *_placed(logits, walk), rows.valid, *_lined_up(vectors.maximum, vectors.rest),
+            entropy, argmax,
             walk.rows, walk.classes, grid.blocks, WIDTH=tile.width, **_common(tile),
         )  # fmt: skip
     return Prediction(entropy, argmax)
@@ -118,7 +119,7 @@ def probe(device: torch.device) -> None:
 
 
 def _readable(rows: Rows, weighed: bool) -> Rows:
-    """What kernels read: values as they lie in memory, those of vectors one after the other."""
+    """What kernels read: logits and probabilities as they lie in memory, signs turned."""
     kind = accumulation(rows.logits.dtype)
     logits, target, q, weight, valid = (
         None if tensor is None else tensor.detach().resolve_neg() for tensor in rows
@@ -132,6 +133,11 @@ def _readable(rows: Rows, weighed: bool) -> Rows:
         weight.to(kind).contiguous() if weight is not None and weighed else None,
         None if valid is None else valid.contiguous(),
     )
+
+
+def _lined_up(*vectors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """One value after the other, also where another backend has made them."""
+    return tuple(v if v is None else v.detach().contiguous() for v in vectors)
 
 
 def _plan(logits: Tensor, *beside: Tensor | None, heavy: bool) -> tuple[Walk, Tile, Grid]:
