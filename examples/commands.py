@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import Progress
 
-from xent.cli.console import console
+from xent.cli.console import progress_bar
 
 
 class BadInput(click.ClickException):
@@ -61,13 +60,8 @@ def training_bar(
     terminal: Console | None, total: int, quiet: bool
 ) -> Iterator[Callable[[], object]]:
     """A bar on the terminal that shows the lines, else on stderr's; each call is one step."""
-    if terminal is None or not terminal.is_terminal:
-        terminal = console(stderr=True)
-    with Progress(
-        console=terminal,
-        transient=True,
-        redirect_stdout=False,
-        disable=quiet or not terminal.is_terminal,
-    ) as progress:
+    if terminal is not None and not terminal.is_terminal:
+        terminal = None
+    with progress_bar(quiet=quiet, terminal=terminal, redirect_stdout=False) as progress:
         task = progress.add_task("training", total=total)
         yield lambda: progress.advance(task)

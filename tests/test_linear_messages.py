@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -247,6 +248,5 @@ def test_the_value_of_a_bad_label_does_not_hide_behind_chunks() -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    numpy = pytest.importorskip("numpy")
     loss = xent.linear_cross_entropy(X, W, Y, chunk_bytes=numpy.int64(64))
     assert torch.equal(loss, xent.linear_cross_entropy(X, W, Y))

@@ -160,20 +160,12 @@ def _cores(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _progress(steps: int, quiet: bool) -> Iterator[Callable[[str], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-    from xent.cli.console import console
+    from xent.cli.console import progress_bar
 
-    terminal = console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
-    # Refreshed by hand: rich's own thread would wake up in the middle of what is timed.
-    with Progress(
-        *columns,
-        console=terminal,
-        transient=True,
-        auto_refresh=False,
-        disable=quiet or not terminal.is_terminal,
-    ) as progress:
+    with progress_bar(*columns, quiet=quiet, auto_refresh=False) as progress:
         task = progress.add_task("", total=steps, completed=-1)
 
         def on_step(what: str) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 WIDEST = 100
 
@@ -24,3 +28,18 @@ def console(*, stderr: bool = False) -> Console:
     )
     terminal.width = min(terminal.width, WIDEST)
     return terminal
+
+
+def progress_bar(
+    *columns: ProgressColumn, quiet: bool, terminal: Console | None = None, **options: Any
+) -> Progress:
+    """A bar on stderr, or on ``terminal``, that is gone when it is done.
+
+    There is none if ``quiet``, or where nobody watches. ``auto_refresh=False`` leaves it to the
+    caller to refresh: rich's own thread would wake up in the middle of what is timed.
+    """
+    from rich.progress import Progress  # takes a while to import
+
+    terminal = terminal or console(stderr=True)
+    disable = quiet or not terminal.is_terminal
+    return Progress(*columns, console=terminal, transient=True, disable=disable, **options)

@@ -97,18 +97,9 @@ def threads_of_torch(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _progress(epochs: int, quiet: bool) -> Iterator[Callable[[], None]]:
-    from rich.progress import Progress
+    from xent.cli.console import progress_bar
 
-    from xent.cli.console import console
-
-    terminal = console(stderr=True)
-    # Refreshed by hand: rich's own thread would wake up in the middle of what is timed.
-    with Progress(
-        console=terminal,
-        transient=True,
-        auto_refresh=False,
-        disable=quiet or not terminal.is_terminal,
-    ) as progress:
+    with progress_bar(quiet=quiet, auto_refresh=False) as progress:
         task = progress.add_task("training", total=epochs)
 
         def on_epoch() -> None:

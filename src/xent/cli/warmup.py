@@ -27,19 +27,14 @@ def warmup(dtypes: tuple[str, ...], quiet: bool) -> None:
     They are kept on disk, beside the package or in the user's cache folder (NUMBA_CACHE_DIR names
     another), for all later processes. What is compiled already takes no time.
     """
-    from rich.progress import Progress
-
     from xent.backends.numba.compilation import announcement
     from xent.backends.numba.warmup import CASES, compile_kernels
-    from xent.cli.console import console
+    from xent.cli.console import progress_bar
 
     announcement.said = True  # the bar says it
 
-    terminal = console(stderr=True)
     start = time.perf_counter()
-    with Progress(
-        console=terminal, transient=True, disable=quiet or not terminal.is_terminal
-    ) as progress:
+    with progress_bar(quiet=quiet) as progress:
         task = progress.add_task("compiling", total=len(dtypes) * len(CASES))
         for dtype in dict.fromkeys(dtypes):
             for case in compile_kernels(getattr(torch, dtype)):
