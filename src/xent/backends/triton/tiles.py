@@ -24,10 +24,10 @@ ROWS = (64, 8, 1)
 """Of a tile whose rows are short; few choices, since each is compiled for itself."""
 WAVES = 4
 """Programs for each processor, below which the classes of a row are shared among several."""
-if INTERPRETED.value:  # it takes its time by the tile, however large
-    LIGHT = HEAVY = 1 << 10
 MOST_SPANS = 256
 """Programs among which they are shared at most."""
+if INTERPRETED.value:  # it takes its time by the tile, however large
+    LIGHT = HEAVY = 1 << 10
 
 
 class Walk(NamedTuple):
