@@ -30,6 +30,8 @@ LOSS_SECTIONS = ("Args:", "Returns:", "Raises:", "Source:")
 SECTIONS = {  # what is no loss has no source, and says of the others what there is to say
     "backend": ("Args:", "Raises:"),  # a context manager gives nothing
     "check_errors": ("Raises:",),
+    "valid_denominator": ("Args:", "Returns:", "Raises:"),
+    "class_shards": ("Args:", "Returns:", "Raises:"),
     "empty_cache": ("Returns:",),
     "explain_dispatch": ("Args:", "Returns:"),
 }
@@ -49,6 +51,7 @@ def test_exported_names() -> None:
         "backend",
         "binary_cross_entropy_with_logits",
         "check_errors",
+        "class_shards",
         "cross_entropy",
         "dense_cross_entropy",
         "empty_cache",
@@ -60,6 +63,7 @@ def test_exported_names() -> None:
         "linear_row_statistics",
         "nn",
         "row_statistics",
+        "valid_denominator",
     }
     assert all(hasattr(xent, name) for name in xent.__all__)
     assert xent.DenseCrossEntropy is xent.DenseCrossEntropyLoss

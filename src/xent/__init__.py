@@ -1,5 +1,6 @@
 """Cross-entropy for PyTorch: exact, at the speed of memory, and able to explain itself."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from xent import functional, nn
@@ -12,6 +13,7 @@ from xent.functional import (
     linear_cross_entropy,
     linear_row_statistics,
     row_statistics,
+    valid_denominator,
 )
 from xent.nn import (
     BCEWithLogitsLoss,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from xent.explanation import Explanation as Explanation
     from xent.explanation import explain as explain
     from xent.explanation import explain_binary as explain_binary
+    from xent.statistics.shards import class_shards as class_shards
 
 __version__ = "0.1.0"
 
@@ -42,6 +45,7 @@ __all__ = [
     "backend",
     "binary_cross_entropy_with_logits",
     "check_errors",
+    "class_shards",
     "cross_entropy",
     "dense_cross_entropy",
     "empty_cache",
@@ -53,9 +57,15 @@ __all__ = [
     "linear_row_statistics",
     "nn",
     "row_statistics",
+    "valid_denominator",
 ]
 
-_EXPLANATION = ("Explanation", "explain", "explain_binary")
+_LATER = {
+    "Explanation": "xent.explanation",
+    "class_shards": "xent.statistics.shards",
+    "explain": "xent.explanation",
+    "explain_binary": "xent.explanation",
+}
 
 
 def __dir__() -> list[str]:
@@ -63,9 +73,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Explanations are loaded when they are first asked for: most programs never do."""
-    if name not in _EXPLANATION:
+    """What most programs never use is loaded when it is first asked for."""
+    if name not in _LATER:
         raise AttributeError(f"module 'xent' has no attribute {name!r}")
-    from xent import explanation
-
-    return getattr(explanation, name)
+    return getattr(import_module(_LATER[name]), name)

@@ -14,10 +14,11 @@ from xent.contract.dtypes import accumulation, promoted
 from xent.contract.layout import Layout, check_logits, layout_of
 from xent.contract.reduction import Denominator
 from xent.contract.rows import Rows
+from xent.contract.shards import Shard
 from xent.contract.targets import Check, Targets, canonical_targets
 from xent.contract.weights import (
     canonical_sample_weight,
-    check_class_weight,
+    checked_class_weight,
     checked_label_smoothing,
     jointly_valid,
     weighty_positions,
@@ -46,6 +47,10 @@ class Call(NamedTuple):
         """What ``mean`` divides by when ``denominator=rule``."""
         return divisor(rule, self.layout, self.targets, self.rows.weight, self.sample_weight)
 
+    def with_weights_of_labels(self, known: Tensor | None) -> Call:
+        """The same where other ranks have told the class weights of the labels."""
+        return self._replace(targets=replace(self.targets, weights=known))
+
     def divisor_shares(self, rule: str | None) -> Tensor | None:
         """What each position adds to that divisor, if it is a sum; None: all add 1."""
         return divisor_shares(rule, self.targets, self.rows.weight, self.sample_weight)
@@ -61,10 +66,11 @@ def checked_call(
     dim: int | None = None,
     sample_weight: Tensor | None = None,
     check: Check | None = None,
+    shard: Shard | None = None,
 ) -> Call:
     """Checks them all, in torch's order where two are wrong at once."""
     check_logits(input, target)
-    layout = layout_of(input, dim)
+    layout = layout_of(input, dim, shard)
     call = call_of(
         input, layout, target, weight, ignore_index=ignore_index,
         label_smoothing=label_smoothing, sample_weight=sample_weight, check=check,
@@ -88,7 +94,7 @@ def call_of(
 ) -> Call:
     """What is asked of checked logits; of these only shape, dtype and device are looked at."""
     targets = canonical_targets(target, logits, layout, ignore_index, check)
-    check_class_weight(weight, logits, layout, same_dtype=targets.index is not None)
+    weight = checked_class_weight(weight, logits, layout, same_dtype=targets.index is not None)
     label_smoothing = checked_label_smoothing(label_smoothing)
     factors = canonical_sample_weight(sample_weight, logits, layout)
     valid = jointly_valid(targets.valid, weighty_positions(sample_weight, layout))

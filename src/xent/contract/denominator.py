@@ -47,6 +47,8 @@ def divisor_shares(
 
 def label_weight(targets: Targets, weight: Tensor | None) -> Tensor | None:
     """The class weight of each label, v_y or Σ_c v_c q_c, ``[outer, inner]``; None means 1."""
+    if targets.weights is not None:
+        return targets.weights
     if targets.index is not None:
         if weight is None:
             return None

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Before torch 2.13 a transform inside of another one does not compile, nor for any custom function.
 _COMPILER_SEES_TRANSFORMS = torch.__version__ >= (2, 13)  # type: ignore[operator]  # typed as str
@@ -48,6 +56,11 @@ def has_memory(tensor: Tensor) -> bool:
 def holds_its_values(tensor: Tensor) -> bool:
     """True if the bytes behind a CPU tensor are its values, not to be negated on reading."""
     return has_memory(tensor) and tensor.is_cpu and not tensor.is_neg()
+
+
+def is_distributed(value: object) -> TypeGuard[DTensor]:
+    """True for a ``DTensor``; without importing what most programs never load."""
+    return hasattr(value, "device_mesh") and hasattr(value, "placements")
 
 
 def is_differentiated(tensor: Tensor) -> bool:
@@ -96,3 +109,15 @@ def _tangent(tensor: Tensor) -> Tensor | None:
     dual = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]  # torch's
     tangent: Tensor | None = dual.tangent
     return tangent
+
+
+def eager(function: F) -> F:
+    """The function as the compiler leaves it alone: it talks to other ranks, and hears of them."""
+    if not torch.compiler.is_compiling():
+        return function
+
+    def not_compiled(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
+
+    not_compiled._torchdynamo_disable = True  # type: ignore[attr-defined]  # dynamo's mark
+    return not_compiled  # type: ignore[return-value]  # but for its name

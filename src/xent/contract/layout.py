@@ -19,6 +19,7 @@ from torch import Tensor
 
 from xent.contract.dtypes import is_supported_float
 from xent.contract.errors import described, mistake, require_tensor
+from xent.contract.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,17 @@ class Layout:
     split: int
     name: str = "input"
     """What messages call the tensor of this shape."""
+    shard: Shard | None = None
+    """Which of the classes these are, if other ranks hold the others."""
 
     @property
     def classes(self) -> int:
-        """C."""
+        """C, over all ranks."""
+        return self.shape[self.dim] if self.shard is None else self.shard.classes
+
+    @property
+    def own_classes(self) -> int:
+        """How many of them are here."""
         return self.shape[self.dim]
 
     @property
@@ -62,7 +70,7 @@ class Layout:
     def rows(self, tensor: Tensor) -> Tensor:
         """A tensor of the logits' shape as ``[outer, C, inner]``."""
         outer, inner = self._sizes()
-        return tensor.movedim(self.dim, self.split).reshape(outer, self.classes, inner)
+        return tensor.movedim(self.dim, self.split).reshape(outer, self.own_classes, inner)
 
     def vectors(self, tensor: Tensor) -> Tensor:
         """A tensor with one value per position as ``[outer, inner]``."""
@@ -76,7 +84,7 @@ class Layout:
         return self.outer, math.prod(self.positions[self.split :])
 
 
-def layout_of(logits: Tensor, dim: int | None) -> Layout:
+def layout_of(logits: Tensor, dim: int | None, shard: Shard | None = None) -> Layout:
     """The layout of checked logits; ``dim=None`` is torch's rule: axis 1, or 0 if unbatched."""
     dim = (1 if logits.ndim > 1 else 0) if dim is None else checked_dim(dim)
     if not -logits.ndim <= dim < logits.ndim:
@@ -88,7 +96,7 @@ def layout_of(logits: Tensor, dim: int | None) -> Layout:
             remedy="dim is the axis that holds the classes.",
         )
     dim %= logits.ndim
-    return Layout(tuple(logits.shape), dim, _split(logits, dim))
+    return Layout(tuple(logits.shape), dim, _split(logits, dim), shard=shard)
 
 
 def checked_dim(dim: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from xent.contract.errors import (
 )
 from xent.contract.layout import Layout
 from xent.contract.rows import LinearRows
+from xent.contract.shards import Shard
 from xent.contract.targets import Check
 
 MOST_ROWS, MOST_ROWS_ON_A_DEVICE = 1024, 2048
@@ -45,6 +47,11 @@ class LinearCall(NamedTuple):
     """Its ``rows.logits`` have a shape and no values."""
     rows: LinearRows
 
+    @property
+    def layout(self) -> Layout:
+        """That of the logits."""
+        return self.call.layout
+
 
 def checked_linear_call(
     input: Tensor,
@@ -58,9 +65,11 @@ def checked_linear_call(
     sample_weight: Tensor | None = None,
     chunk_bytes: int | None = None,
     check: Check | None = None,
+    shard: Shard | None = None,
 ) -> LinearCall:
     """Checks all arguments of a loss on hidden states."""
     logits, layout = logits_in_name(input, linear_weight, linear_bias)
+    layout = replace(layout, shard=shard)
     call = call_of(
         logits, layout, target, weight, label_smoothing=label_smoothing,
         ignore_index=-100 if ignore_index is None else ignore_index, sample_weight=sample_weight,

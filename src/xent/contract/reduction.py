@@ -30,6 +30,29 @@ class Reduction:
     denominator: Any = None
     on_empty: str = "nan"
 
+    @property
+    def counts(self) -> bool:
+        """Whether the divisor is counted from a call, and not a number that is given."""
+        return self.denominator is None or isinstance(self.denominator, str)
+
+    def check_counted(self) -> None:
+        """Raises where other ranks' counts, by ``dp_group``, would have nothing to say."""
+        if self.mode != "mean":
+            raise mistake(
+                ValueError,
+                "dp_group",
+                expected=f"None, since reduction={self.mode!r} divides by nothing",
+                got="a group",
+            )
+        if not self.counts:
+            raise mistake(
+                ValueError,
+                "dp_group",
+                expected="None, since denominator is a number, which is divided by as it is",
+                got="a group",
+                remedy="valid_denominator(labels, dp_group=…) counts over micro-batches and ranks.",
+            )
+
     def of(self, losses: Tensor, divisor: Tensor | float) -> Tensor:
         """Reduces ``losses [outer, inner]``; ``divisor`` is what a mean divides the sum by."""
         if self.mode == "none":

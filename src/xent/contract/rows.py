@@ -105,6 +105,29 @@ class Vectors(NamedTuple):
         return cost
 
 
+class Beyond(NamedTuple):
+    """What the statistics of a part of the classes become when the others count, too.
+
+    Each ``[outer, inner]``.
+    """
+
+    maximum: Tensor
+    """Of all classes, as ``rest``."""
+    rest: Tensor
+    nll: Tensor | None
+    """−log p of the class that ``Rows.target`` names in this part."""
+    at_top: Tensor
+    """bool: whether the maximum is one of this part."""
+
+    def seen_by(self, own: Vectors) -> Vectors:
+        """The statistics of all classes, for the gradient of a part that has these of its own.
+
+        The largest logit is behind the maximum by nothing, however often its digits are computed.
+        """
+        maximum = torch.where(self.at_top, own.maximum, self.maximum)
+        return Vectors(maximum, self.rest, self.nll, mass=own.mass)
+
+
 class Prediction(NamedTuple):
     """What the softmax of a row says before it is told the label, each ``[outer, inner]``."""
 

@@ -40,6 +40,7 @@ class Targets:
     index: Tensor | None = None  # int64 [outer, inner]
     probabilities: Tensor | None = None  # [outer, C, inner]
     valid: Tensor | None = None  # bool [outer, inner]
+    weights: Tensor | None = None  # v_y or Σ_c v_c q_c, [outer, inner], if other ranks told them
 
 
 def within(index: Tensor, classes: int) -> Tensor:
@@ -187,7 +188,7 @@ def _indices(target: Tensor, layout: Layout, ignored: tuple[int, ...], in_full: 
     if at_hand and _all_counted(index, ignored, layout.classes):
         return Targets(index=index)
     skipped = equal_to_any(index, ignored)
-    if at_hand:
+    if at_hand and (layout.shard is None or layout.shard.is_known):
         outside = ((index < 0) | (index >= layout.classes)) & ~skipped
         if bool(outside.any()):
             raise _out_of_range(target, outside.reshape(target.shape), ignored, layout.classes)

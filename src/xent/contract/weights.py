@@ -21,24 +21,19 @@ from xent.contract.inspection import is_differentiated, values_at_hand
 from xent.contract.layout import Layout
 
 
-def check_class_weight(
+def checked_class_weight(
     weight: Tensor | None, logits: Tensor, layout: Layout, *, same_dtype: bool
-) -> None:
-    """One factor per class, on the logits' device; for index targets also in their dtype."""
+) -> Tensor | None:
+    """One factor per class, on the logits' device; for index targets also in their dtype.
+
+    Of a shard's classes, if these are not all: factors may come for them or for all.
+    """
     if weight is None:
-        return
+        return None
     require_tensor("weight", weight)
     if weight.is_complex() or (weight.is_floating_point() and not is_supported_float(weight.dtype)):
         raise mistake(RuntimeError, "weight", expected="real factors", got=described(weight))
-    if tuple(weight.shape) != (layout.classes,):
-        raise mistake(
-            RuntimeError,
-            "weight",
-            expected=f"one factor for each of the {layout.classes} classes, "
-            f"shape ({layout.classes},)",
-            got=f"shape {shape(weight)}",
-            remedy="It holds one factor per class, not per position.",
-        )
+    _check_class_count(weight, layout)
     require_same_device(
         "weight",
         weight,
@@ -53,6 +48,28 @@ def check_class_weight(
             got=plain(weight.dtype),
             remedy="Cast it: weight.to(input.dtype).",
         )
+    shard = layout.shard
+    if shard is None or not shard.is_known or len(weight) == layout.own_classes:
+        return weight
+    return weight[shard.start : shard.stop]
+
+
+def _check_class_count(weight: Tensor, layout: Layout) -> None:
+    given, own, classes = tuple(weight.shape), layout.own_classes, layout.classes
+    known = layout.shard is None or layout.shard.is_known
+    if given == (classes,) or given == (own,) or (len(given) == 1 and not known):
+        return
+    expected = "one factor for each class"
+    if known:
+        here = "" if own == classes else f", or of the {own} of this rank"
+        expected = f"one factor for each of the {classes} classes, shape ({classes},){here}"
+    raise mistake(
+        RuntimeError,
+        "weight",
+        expected=expected,
+        got=f"shape {shape(weight)}",
+        remedy="It holds one factor per class, not per position.",
+    )
 
 
 def canonical_sample_weight(

@@ -23,7 +23,7 @@ from xent.explanation.row import Extent, trace_row
 from xent.explanation.source import Inputs, RowSource, row_of
 from xent.explanation.trace import Options
 from xent.functional import binary_cross_entropy_with_logits, cross_entropy
-from xent.functional.cross_entropy import position_losses
+from xent.functional.positions import position_losses
 from xent.statistics.rows import canonical_statistics
 
 _OF_A_POSITION = ("weight", "ignore_index", "label_smoothing", "dim", "sample_weight")

@@ -7,6 +7,7 @@ from xent.functional.binary_cross_entropy_with_logits import binary_cross_entrop
 from xent.functional.cross_entropy import cross_entropy
 from xent.functional.dense_cross_entropy import dense_cross_entropy
 from xent.functional.linear_cross_entropy import linear_cross_entropy
+from xent.functional.valid_denominator import valid_denominator
 from xent.statistics import (
     LinearRowStatistics,
     RowStatistics,
@@ -23,4 +24,5 @@ __all__ = [
     "linear_cross_entropy",
     "linear_row_statistics",
     "row_statistics",
+    "valid_denominator",
 ]

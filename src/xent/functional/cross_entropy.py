@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xent.backends.torch.limits import cost
 from xent.contract.call import Call, checked_call
-from xent.contract.denominator import label_weight
 from xent.contract.dtypes import check_dtype
+from xent.contract.groups import Group
+from xent.contract.inspection import eager, is_distributed
 from xent.contract.overwriting import check_inplace_backward
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
-from xent.contract.rows import Vectors
+from xent.contract.shards import Shard
 from xent.contract.targets import Check
+from xent.functional.positions import position_losses
+from xent.functional.ranks import ALONE, Ranks, averaging, meaning, reduced
 from xent.statistics.batches import batch_loss
-from xent.statistics.masses import Mass, Masses, weighed
 from xent.statistics.rows import canonical_statistics
 
 
@@ -37,6 +38,8 @@ def cross_entropy(
     dtype: torch.dtype | None = None,
     inplace_backward: bool = False,
     check: Check | None = None,
+    group: Group | None = None,
+    dp_group: Group | None = None,
 ) -> Tensor:
     """Cross-entropy between logits and labels: torch's function, closer to the mathematics.
 
@@ -84,7 +87,15 @@ def cross_entropy(
             ignores it.
         check: ``"values"`` waits for the device that the labels are on and looks at them: indices
             are in bounds, probabilities finite and not negative. Indices on a CPU always are
-            looked at; elsewhere a bad one makes the loss NaN, and ``check_errors`` names it.
+            looked at; elsewhere a bad one makes the loss NaN, and ``check_errors`` names it. With
+            ``group`` the ranks also compare their labels and sample weights.
+        group: the ranks that share the classes of the same rows, as a ``ProcessGroup``, a
+            ``DeviceMesh`` of one axis, or ``class_shards``. ``input`` and probabilities hold the
+            classes of this rank, class indices count over all; ``weight`` is for either. The loss
+            is the same on every rank, to the bit. Logits in a ``DTensor`` know their group.
+        dp_group: the ranks that have other rows and average their gradients, as DDP and FSDP do:
+            ``mean`` divides by the average of their divisors, so that this average of gradients is
+            the gradient of the mean over all rows.
 
     Returns:
         A 0-d tensor, or the positions' shape for ``"none"``. Its dtype is ``dtype`` or what
@@ -126,15 +137,20 @@ def cross_entropy(
         and dtype is None
         and inplace_backward is False
         and check is None
+        and group is None
+        and dp_group is None
     ):
         usual = (input, target, weight, ignore_index, reduction, label_smoothing)
         loss = batch_loss(_general, *usual)
         if loss is not None:
             return loss
-    return _general(
+    general = _general
+    if group is not None or dp_group is not None or is_distributed(input):
+        general = eager(_general)
+    return general(
         input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing,
         dim=dim, sample_weight=sample_weight, denominator=denominator, on_empty=on_empty,
-        dtype=dtype, inplace_backward=inplace_backward, check=check,
+        dtype=dtype, inplace_backward=inplace_backward, check=check, group=group, dp_group=dp_group,
     )  # fmt: skip
 
 
@@ -155,52 +171,52 @@ def _general(
     dtype: torch.dtype | None = None,
     inplace_backward: bool = False,
     check: Check | None = None,
+    group: Group | None = None,
+    dp_group: Group | None = None,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
+    if is_distributed(input):
+        from xent.functional.dtensors import dtensor_loss  # loaded by whoever made one
+
+        return dtensor_loss(
+            _general, input, target, weight, size_average=size_average, ignore_index=ignore_index,
+            reduce=reduce, reduction=reduction, label_smoothing=label_smoothing, dim=dim,
+            sample_weight=sample_weight, denominator=denominator, on_empty=on_empty, dtype=dtype,
+            inplace_backward=inplace_backward, check=check, group=group, dp_group=dp_group,
+        )  # fmt: skip
     reduction_ = checked_reduction(
         reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, depth=2
     )
     check_dtype(dtype)
-    call = checked_call(
-        input, target, weight, ignore_index=ignore_index, label_smoothing=label_smoothing,
-        dim=dim, sample_weight=sample_weight, check=check,
-    )  # fmt: skip
-    check_inplace_backward(inplace_backward, input)
-    vectors = canonical_statistics(
-        call.rows, uniform=call.label_smoothing > 0, inplace_backward=inplace_backward
-    )
-    losses = position_losses(vectors, call)
-    by: Tensor | float = 1
-    if reduction_.mode == "mean":
-        by = call.divisor(reduction_.denominator)
-    loss = reduction_.of(losses, by).to(dtype or call.natural)
+    ranks = averaging(ranks, dp_group, reduction_)
+
+    def checked(shard: Shard | None, weight: Tensor | None) -> Call:
+        call = checked_call(
+            input, target, weight, ignore_index=ignore_index, label_smoothing=label_smoothing,
+            dim=dim, sample_weight=sample_weight, check=check, shard=shard,
+        )  # fmt: skip
+        check_inplace_backward(inplace_backward, input)
+        return call
+
+    if group is None:
+        call = checked(None, weight)
+        uniform = call.label_smoothing > 0
+        vectors = canonical_statistics(
+            call.rows, uniform=uniform, inplace_backward=inplace_backward
+        )
+    else:
+        from xent.statistics import shards  # most losses have all their classes
+
+        meant = meaning(
+            reduction_, ignore_index=ignore_index, label_smoothing=label_smoothing,
+            sample_weight=sample_weight,
+        )  # fmt: skip
+        call, part = shards.agreed(checked, group, weight, in_full=check is not None, **meant)
+        uniform = call.label_smoothing > 0
+        vectors, known = shards.canonical_statistics(
+            call.rows, part, uniform=uniform, inplace_backward=inplace_backward
+        )
+        call = call.with_weights_of_labels(known)
+    loss = reduced(position_losses(vectors, call), call, reduction_, ranks)
+    loss = loss.to(dtype or call.natural)
     return call.layout.restore(loss) if reduction_.mode == "none" else loss
-
-
-def position_losses(vectors: Vectors, call: Call) -> Tensor:
-    """s · [(1 − ε) · (v_y · nll, or cross) + (ε/C) · uniform], all ``[outer, inner]``."""
-    of_label = _weight_of_label(call)
-    if of_label is not None and vectors.nll is not None:
-        # first of the factors, as in cross: one-hot labels are indices, to the bit
-        vectors = vectors._replace(nll=cost(of_label, vectors.nll))
-    return weighed(vectors, _masses(call))
-
-
-def position_masses(call: Call) -> Masses:
-    """The same as one factor for each statistic."""
-    masses, of_label = _masses(call), _weight_of_label(call)
-    return masses if of_label is None else masses._replace(labels=of_label * masses.labels)
-
-
-def _masses(call: Call) -> Masses:
-    """s · (1 − ε) of what the label costs, s · (ε/C) of all classes alike."""
-    smoothing, classes = call.label_smoothing, call.layout.classes
-    labels: Mass = 1 - smoothing
-    even: Mass = smoothing / classes if classes else 0.0
-    if call.sample_weight is not None:
-        labels, even = labels * call.sample_weight, even * call.sample_weight
-    return Masses(labels, even if smoothing else None)
-
-
-def _weight_of_label(call: Call) -> Tensor | None:
-    """v_y for class indices with class weights."""
-    return None if call.rows.target is None else label_weight(call.targets, call.rows.weight)

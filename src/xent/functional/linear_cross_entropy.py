@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from xent.contract.dtypes import check_dtype
-from xent.contract.linear import checked_linear_call
-from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
+from xent.contract.groups import Group
+from xent.contract.inspection import eager
+from xent.contract.linear import LinearCall, checked_linear_call
+from xent.contract.reduction import Denominator, OnEmpty, Reduction, checked_reduction
+from xent.contract.shards import Shard
 from xent.contract.targets import Check
-from xent.functional.cross_entropy import position_losses, position_masses
+from xent.functional.positions import position_losses, position_masses
+from xent.functional.ranks import (
+    ALONE,
+    averaging,
+    meaning,
+    reduced,
+    reduced_total,
+)
 from xent.statistics.linear.rows import canonical_statistics, canonical_total
 
 
@@ -31,6 +42,8 @@ def linear_cross_entropy(
     dtype: torch.dtype | None = None,
     chunk_bytes: int | None = None,
     check: Check | None = None,
+    group: Group | None = None,
+    dp_group: Group | None = None,
 ) -> Tensor:
     """``cross_entropy`` of input · linear_weightᵀ + linear_bias; the logits are never all there.
 
@@ -67,6 +80,10 @@ def linear_cross_entropy(
             the classifier in the precision of the sums, for at most 1024 float32 rows (2048 on a
             GPU), or 64 MiB if that is more.
         check: ``"values"`` looks at the labels, also where that is to wait; see ``cross_entropy``.
+        group: the ranks that share the classes: ``linear_weight`` and ``linear_bias`` are this
+            rank's, ``input`` is the same on all, and its gradient is summed over them in the
+            backward; see ``cross_entropy``. The logits are made twice.
+        dp_group: the ranks that have other rows; see ``cross_entropy``.
 
     Returns:
         A 0-d tensor, or the positions' shape for ``"none"``; in ``dtype`` or in that of ``input``,
@@ -97,19 +114,53 @@ def linear_cross_entropy(
         >>> round(torch.dist(loss, xent.cross_entropy(hidden @ classifier.T, target)).item(), 6)
         0.0
     """
-    reduction_ = checked_reduction(reduction, denominator=denominator, on_empty=on_empty)
-    check_dtype(dtype)
-    call, rows = checked_linear_call(
-        input, linear_weight, target, linear_bias, weight, ignore_index=ignore_index,
-        label_smoothing=label_smoothing, sample_weight=sample_weight, chunk_bytes=chunk_bytes,
-        check=check,
+    general = _general if group is None and dp_group is None else eager(_general)
+    return general(
+        input, linear_weight, target, weight, checked_reduction(
+            reduction, denominator=denominator, on_empty=on_empty
+        ),
+        dtype=dtype, group=group, dp_group=dp_group, linear_bias=linear_bias,
+        ignore_index=ignore_index, label_smoothing=label_smoothing, sample_weight=sample_weight,
+        chunk_bytes=chunk_bytes, check=check,
     )  # fmt: skip
-    kind = dtype or call.natural
-    if reduction_.mode == "none":
-        found = canonical_statistics(rows, uniform=call.label_smoothing > 0)
-        losses = position_losses(found.vectors, call)
-        return call.layout.restore(losses.to(kind))
-    total = canonical_total(rows, position_masses(call))
-    if reduction_.mode == "sum":
-        return total.to(kind)
-    return reduction_.mean(total, call.divisor(reduction_.denominator)).to(kind)
+
+
+def _general(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: Reduction,
+    *,
+    dtype: torch.dtype | None,
+    group: Group | None,
+    dp_group: Group | None,
+    **options: Any,
+) -> Tensor:
+    check_dtype(dtype)
+    ranks = averaging(ALONE, dp_group, reduction)
+
+    def checked(shard: Shard | None, weight: Tensor | None) -> LinearCall:
+        return checked_linear_call(
+            input, linear_weight, target, weight=weight, shard=shard, **options
+        )
+
+    if group is None:
+        call, rows = checked(None, weight)
+        if reduction.mode != "none":
+            total = canonical_total(rows, position_masses(call))
+            return reduced_total(total, call, reduction, ranks).to(dtype or call.natural)
+        vectors = canonical_statistics(rows, uniform=call.label_smoothing > 0).vectors
+    else:
+        from xent.statistics import shards  # most classifiers have all their classes
+
+        meant = meaning(reduction, **options)
+        in_full = options["check"] is not None
+        (call, rows), part = shards.agreed(checked, group, weight, in_full=in_full, **meant)
+        vectors, known = shards.canonical_linear_statistics(
+            rows, part, uniform=call.label_smoothing > 0
+        )
+        call = call.with_weights_of_labels(known)
+    losses = reduced(position_losses(vectors, call), call, reduction, ranks)
+    losses = losses.to(dtype or call.natural)
+    return call.layout.restore(losses) if reduction.mode == "none" else losses

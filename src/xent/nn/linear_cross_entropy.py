@@ -12,6 +12,7 @@ from torch import Tensor
 from xent import functional
 from xent.contract.dtypes import check_dtype
 from xent.contract.errors import described, mistake, shape
+from xent.contract.groups import Group
 from xent.contract.linear import checked_chunk_bytes
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.targets import Check, checked_check, stored_ignore_index
@@ -26,7 +27,7 @@ class LinearCrossEntropyLoss(torch.nn.Module):
     ``xent.functional.linear_cross_entropy``. ``dtype`` is that of the classifier, as in torch;
     ``loss_dtype`` that of the returned loss. Names in the
     ``state_dict`` are torch's: ``linear.weight``, ``linear.bias``, ``weight``. For tied embeddings:
-    ``criterion.linear.weight = embedding.weight``.
+    ``criterion.linear.weight = embedding.weight``. With ``group``, ``num_classes`` is this rank's.
 
     Example:
         >>> import torch, xent
@@ -60,6 +61,8 @@ class LinearCrossEntropyLoss(torch.nn.Module):
         loss_dtype: torch.dtype | None = None,
         chunk_bytes: int | None = None,
         check: Check | None = None,
+        group: Group | None = None,
+        dp_group: Group | None = None,
     ) -> None:
         super().__init__()
         checked = checked_reduction(reduction, denominator=denominator, on_empty=on_empty)
@@ -75,7 +78,9 @@ class LinearCrossEntropyLoss(torch.nn.Module):
         self.chunk_bytes = checked_chunk_bytes(chunk_bytes)
         checked_check(check)
         self.check = check
-        if weight is not None and tuple(weight.shape) != (num_classes,):
+        self.group = group
+        self.dp_group = dp_group
+        if weight is not None and group is None and tuple(weight.shape) != (num_classes,):
             raise mistake(
                 RuntimeError,
                 "weight",
@@ -112,6 +117,8 @@ class LinearCrossEntropyLoss(torch.nn.Module):
             dtype=self.loss_dtype,
             chunk_bytes=self.chunk_bytes,
             check=self.check,
+            group=self.group,
+            dp_group=self.dp_group,
         )
 
     def extra_repr(self) -> str:
@@ -128,6 +135,8 @@ class LinearCrossEntropyLoss(torch.nn.Module):
             loss_dtype=(self.loss_dtype, None),
             chunk_bytes=(self.chunk_bytes, None),
             check=(self.check, None),
+            group=(self.group, None),
+            dp_group=(self.dp_group, None),
         )
         bias = f"bias={self.linear.bias is not None}"
         return ", ".join(filter(None, (shape, bias, options)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 
 def warn_of_script(module: torch.nn.Module) -> None:
@@ -26,6 +27,16 @@ def not_scriptable(module: torch.nn.Module) -> NotImplementedError:
     )
 
 
+def _group(value: Any) -> str | None:
+    """A group of ranks by its size; None for what is none."""
+    if isinstance(value, DeviceMesh):
+        value = value.get_group()
+    value = getattr(value, "group", value)  # that of ClassShards
+    if not isinstance(value, torch.distributed.ProcessGroup):
+        return None
+    return f"<{value.size()} ranks>"
+
+
 def named(**options: tuple[Any, Any]) -> str:
     """The options that differ from their defaults; tensors by shape."""
     shown = []
@@ -35,5 +46,5 @@ def named(**options: tuple[Any, Any]) -> str:
                 f"{name}=<{tuple(value.shape)}>" if value.ndim else f"{name}={value.item()}"
             )
         elif value != default:
-            shown.append(f"{name}={value!r}")
+            shown.append(f"{name}={_group(value) or repr(value)}")
     return ", ".join(shown)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from xent.backends.torch import rows as definition
-from xent.contract.inspection import plain_operations_only
-from xent.contract.layout import check_logits, layout_of
+from xent.contract.groups import Group
+from xent.contract.inspection import eager, plain_operations_only
+from xent.contract.layout import Layout, check_logits, layout_of
 from xent.contract.rows import Rows, Vectors
+from xent.contract.shards import Shard
 from xent.contract.targets import Check, Targets, canonical_targets, checked_check
-from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid
+from xent.contract.weights import canonical_valid, checked_class_weight, jointly_valid
 from xent.statistics.derivatives import differentiable_statistics
 from xent.statistics.dispatch import compiles_to_an_operator
 
@@ -42,6 +45,7 @@ def row_statistics(
     uniform: bool = False,
     dim: int = -1,
     check: Check | None = None,
+    group: Group | None = None,
 ) -> RowStatistics:
     """The few numbers per row that every cross-entropy is made of; write your own loss on them.
 
@@ -70,6 +74,8 @@ def row_statistics(
         uniform: whether uniform is computed.
         dim: the class axis.
         check: ``"values"`` looks at the labels, also where that is to wait; see ``cross_entropy``.
+        group: the ranks that share the classes of the same rows; see ``cross_entropy``. The
+            statistics are the same on all of them, those of all classes.
 
     Returns:
         RowStatistics of the positions' shape, float32 (float64 for float64 input). Positions that
@@ -91,16 +97,65 @@ def row_statistics(
         >>> [round(v, 4) for v in focal.tolist()]
         [0.0041, 0.4883]
     """
+    if group is not None:
+        return eager(_over_ranks)(
+            input, target, weight, ignore_index, valid, uniform, dim, check, group
+        )
+    layout, rows = _checked(input, target, weight, ignore_index, valid, dim, check)
+    return _shaped(layout, canonical_statistics(rows, uniform=uniform))
+
+
+class _Call(NamedTuple):
+    layout: Layout
+    rows: Rows
+
+
+def _checked(
+    input: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int | Sequence[int],
+    valid: Tensor | None,
+    dim: int,
+    check: Check | None,
+    shard: Shard | None = None,
+) -> _Call:
     checked_check(check)
     check_logits(input, target)
-    layout = layout_of(input, dim)
-    check_class_weight(weight, input, layout, same_dtype=False)
+    layout = layout_of(input, dim, shard)
+    weight = checked_class_weight(weight, input, layout, same_dtype=False)
     targets = Targets()
     if target is not None:
         targets = canonical_targets(target, input, layout, ignore_index, check)
-    valid = jointly_valid(targets.valid, canonical_valid(valid, input, layout))
-    rows = Rows(layout.rows(input), targets.index, targets.probabilities, weight, valid)
-    vectors = canonical_statistics(rows, uniform=uniform)
+    counting = jointly_valid(targets.valid, canonical_valid(valid, input, layout))
+    rows = Rows(layout.rows(input), targets.index, targets.probabilities, weight, counting)
+    return _Call(layout, rows)
+
+
+def _over_ranks(
+    input: Tensor,
+    target: Tensor | None,
+    weight: Tensor | None,
+    ignore_index: int | Sequence[int],
+    valid: Tensor | None,
+    uniform: bool,
+    dim: int,
+    check: Check | None,
+    group: Group,
+) -> RowStatistics:
+    from xent.statistics import shards  # it stands on this module
+
+    def checked(shard: Shard | None, weight: Tensor | None) -> _Call:
+        return _checked(input, target, weight, ignore_index, valid, dim, check, shard)
+
+    (layout, rows), part = shards.agreed(
+        checked, group, weight, in_full=check is not None, ignore_index=ignore_index,
+        uniform=uniform, valid="none" if valid is None else "there",
+    )  # fmt: skip
+    return _shaped(layout, shards.canonical_statistics(rows, part, uniform=uniform).vectors)
+
+
+def _shaped(layout: Layout, vectors: Vectors) -> RowStatistics:
     found = (vectors.lse, *vectors.statistics[2:])
     shaped = (None if v is None else layout.restore(v) for v in found)
     return RowStatistics(*shaped)  # type: ignore[arg-type]  # lse is never None

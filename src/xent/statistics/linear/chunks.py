@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xent.backends.torch import rows as definition
 from xent.contract.dtypes import accumulation
-from xent.contract.rows import Coefficients, LinearRows, Rows, Vectors
+from xent.contract.rows import Beyond, Coefficients, LinearRows, Rows, Vectors
 from xent.statistics.dispatch import RowBackend, backend_for
 from xent.statistics.linear import tiles
 from xent.statistics.linear.products import Products, add_product
@@ -47,13 +47,17 @@ def statistics_of(rows: LinearRows, uniform: bool, predicted: bool = False) -> S
 
 
 def gradients_of(
-    rows: LinearRows, entropy: Tensor | None, coefficients: LinearCoefficients, wanted: Wanted
+    rows: LinearRows,
+    entropy: Tensor | None,
+    coefficients: LinearCoefficients,
+    wanted: Wanted,
+    beyond: Beyond | None = None,
 ) -> Gradients:
     """The gradients at the statistics: three matrix products, the first for the second time.
 
     Maximum and sum are taken of these logits, not remembered: another order of the same product
     may differ in a last digit, and all digits of a confident prediction are in the difference
-    between a logit and the maximum.
+    between a logit and the maximum. ``beyond`` has what these classes are not alone with.
     """
     held = LABEL_GRADIENTS if wanted.of_labels else KERNELS
     if coefficients.entropy is not None:
@@ -61,6 +65,8 @@ def gradients_of(
     sweep = _Sweep(rows, wanted, rows.hidden.dtype, held)
     for chunk in sweep.chunks():
         vectors = chunk.backend.statistics(chunk.rows, with_uniform=False)
+        if beyond is not None:
+            vectors = Beyond(*taken(beyond, chunk.selection)).seen_by(vectors)  # type: ignore[arg-type]  # as they were
         these = LinearCoefficients(
             Coefficients(*taken(coefficients.of_rows, chunk.selection)),
             *taken((coefficients.entropy,), chunk.selection),

@@ -74,11 +74,11 @@ class _Statistics(torch.autograd.Function):
         *tensors, rest, entropy = ctx.saved_tensors
         rows = LinearRows(*tensors, *ctx.numbers)
         coefficients = coefficients_of(grads, rest)
-        wanted = _wanted(ctx.needs_input_grad).at(coefficients)
+        wanted = wanted_of(ctx.needs_input_grad).at(coefficients)
         again = torch.is_grad_enabled() or _transformed(*tensors, *grads)
         way = definition if again else chunks
         found = way.gradients_of(rows, entropy, coefficients, wanted)
-        return *_at_rows(found, rows), None, None
+        return *at_rows(found, rows), None, None
 
 
 class _Total(torch.autograd.Function):
@@ -109,7 +109,7 @@ class _Total(torch.autograd.Function):
         scaled = (None if s is None else s.mul_(grad) if in_place else s * grad for s in sums)
         each = zip(of_masses, statistics, ctx.needs_input_grad[ROWS:-1], strict=True)
         at_masses = (at_mass(m, s) * grad if needed else None for m, s, needed in each)
-        return *_at_rows(Gradients(*scaled), rows), *at_masses, None
+        return *at_rows(Gradients(*scaled), rows), *at_masses, None
 
 
 def _differentiable(
@@ -137,13 +137,13 @@ def _ends_the_graph() -> bool:
     return keeps is not None and not keeps()
 
 
-def _wanted(needed: tuple[bool, ...]) -> Wanted:
+def wanted_of(needed: tuple[bool, ...]) -> Wanted:
     """What autograd needs of the tensors of ``LinearRows``, which come first."""
     hidden, classifier, bias, _, probabilities, weight, _ = needed[:LINEAR_TENSORS]
     return Wanted(hidden, classifier, bias, probabilities, weight)
 
 
-def _at_rows(gradients: Gradients, rows: LinearRows) -> tuple[Tensor | None, ...]:
+def at_rows(gradients: Gradients, rows: LinearRows) -> tuple[Tensor | None, ...]:
     """The gradients at the fields of ``LinearRows``, each in the dtype of its tensor."""
     hidden, classifier, bias, probabilities, weight = gradients
     at = (hidden, classifier, bias, None, probabilities, weight, None)

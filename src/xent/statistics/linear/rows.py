@@ -14,7 +14,7 @@ from xent.contract.linear import checked_linear_call, linear_rows, logits_in_nam
 from xent.contract.reduction import summed
 from xent.contract.rows import LinearRows
 from xent.contract.targets import Check, checked_check
-from xent.contract.weights import canonical_valid, check_class_weight, jointly_valid
+from xent.contract.weights import canonical_valid, checked_class_weight, jointly_valid
 from xent.statistics.linear import definition, derivatives
 from xent.statistics.linear.terms import Statistics, Wanted
 from xent.statistics.masses import Masses, weighed
@@ -111,7 +111,7 @@ def linear_row_statistics(
     checked_check(check)
     if target is None:
         logits, layout = logits_in_name(input, linear_weight, linear_bias)
-        check_class_weight(weight, logits, layout, same_dtype=False)
+        weight = checked_class_weight(weight, logits, layout, same_dtype=False)
         working = accumulation(logits.dtype)
         rows = linear_rows(input, linear_weight, linear_bias, layout, working, chunk_bytes)
         rows = rows._replace(weight=None if weight is None else weight.to(working))

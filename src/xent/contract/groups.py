@@ -1,0 +1,65 @@
+"""Groups of processes, as arguments, and which classes each of a group holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from xent.contract.errors import described, mistake
+from xent.contract.shards import Shard
+
+
+@dataclass(frozen=True)
+class ClassShards:
+    """Which classes each rank of a group holds; made by ``class_shards``."""
+
+    group: dist.ProcessGroup
+    ranges: tuple[tuple[int, int], ...]
+    """[start, stop) of each rank."""
+
+    @property
+    def own(self) -> Shard:
+        """This rank's."""
+        return Shard(*self.ranges[self.group.rank()], self.classes)
+
+    @property
+    def classes(self) -> int:
+        """How many there are over all ranks."""
+        return sum(stop - start for start, stop in self.ranges)
+
+
+Group: TypeAlias = dist.ProcessGroup | DeviceMesh | ClassShards
+"""What ``group=`` takes."""
+
+
+def checked_group(argument: str, group: Any) -> dist.ProcessGroup:
+    """The process group that is given as itself or as a device mesh of one axis.
+
+    Raises:
+        TypeError: it is neither, or this rank is not in it.
+        ValueError: a mesh with more than one axis.
+    """
+    if isinstance(group, DeviceMesh):
+        if group.ndim != 1:
+            raise mistake(
+                ValueError,
+                argument,
+                expected="a device mesh of one axis",
+                got=f"one of {group.ndim}",
+                remedy="Name the axis: mesh['tp'].",
+            )
+        group = group.get_group()
+    if isinstance(group, dist.ProcessGroup):
+        return group
+    outside = group is dist.GroupMember.NON_GROUP_MEMBER
+    raise mistake(
+        TypeError,
+        argument,
+        expected="a ProcessGroup or DeviceMesh that this rank belongs to",
+        got="a group without it" if outside else described(group),
+        remedy="Call torch.distributed.init_process_group() first; all ranks are "
+        "torch.distributed.group.WORLD.",
+    )
