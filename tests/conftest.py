@@ -1,4 +1,4 @@
-"""What every test stands on: one thread per worker, a fixed seed; backends, and a browser."""
+"""What every test stands on: one thread per worker, a fixed seed; backends, ranks, a browser."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from browser import Visit
+    from ranks import Pool
 
 if not torch.cuda.is_available() and not torch.xpu.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is imported
@@ -63,6 +64,15 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         )
     with xent.backend(request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """Four processes that talk to each other, started when a test first needs them."""
+    from ranks import pool
+
+    with pool(tmp_path_factory.mktemp("ranks")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

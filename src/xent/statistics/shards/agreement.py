@@ -21,7 +21,7 @@ from xent.contract.rows import LinearRows, Rows
 from xent.contract.shards import UNKNOWN, Shard
 from xent.statistics.shards.class_shards import in_rank_order
 from xent.statistics.shards.collectives import answered, gathered, replicated
-from xent.statistics.shards.parts import Part
+from xent.statistics.shards.parts import Part, check_mode
 
 
 class Checked(Protocol):
@@ -74,12 +74,14 @@ def agreed(
         in_full: whether labels, and factors of positions, are compared by value.
         same: what else has to be the same on all ranks.
     """
+    check_mode()
     if isinstance(group, ClassShards):
         part = Part(group.own, group.group)
         if not in_full:
             return _in_the_shard(checked, part, weight), part
     else:
         part = Part(UNKNOWN, checked_group("group", group))
+    same["check"] = "values" if in_full else None
     cards, error = _exchanged(checked, part.group, weight, same)
     if error is not None:
         raise error
@@ -199,15 +201,24 @@ def _mistake_in(card: Card, classes: int) -> str | None:
 
 
 def _check_values(call: Checked, group: dist.ProcessGroup) -> None:
-    """Labels, and which positions count, are those of rank 0, or every rank raises."""
-    sample_weight = getattr(getattr(call, "call", call), "sample_weight", None)
-    for name, tensor in (
-        ("target", call.rows.target),
-        ("sample_weight, ignore_index or valid", call.rows.valid),
-        ("sample_weight", sample_weight),
-    ):
-        if tensor is not None:
-            _check_equal(name, tensor.detach(), call.layout, group)
+    """Labels, which positions count and how much are those of rank 0, or every rank raises."""
+    rows = call.rows
+    first = rows.hidden if isinstance(rows, LinearRows) else rows.logits
+    counting = rows.valid
+    if counting is None:
+        size = call.layout.vectors(torch.empty(call.layout.positions, device="meta")).shape
+        counting = torch.ones(size, dtype=torch.bool, device=first.device)
+    if rows.target is None:
+        _check_equal("valid", counting, call.layout, group)
+    else:
+        labels = rows.target.masked_fill(~counting, _IGNORED)
+        _check_equal("target", labels, call.layout, group)
+    factors = getattr(getattr(call, "call", call), "sample_weight", None)  # statistics have none
+    if factors is not None:
+        _check_equal("sample_weight", factors.detach(), call.layout, group)
+
+
+_IGNORED = -(1 << 63)
 
 
 def _check_equal(name: str, tensor: Tensor, layout: Layout, group: dist.ProcessGroup) -> None:
@@ -218,7 +229,7 @@ def _check_equal(name: str, tensor: Tensor, layout: Layout, group: dist.ProcessG
     found = None
     if bool(different.any()):
         place = tuple(different.nonzero()[0].tolist())
-        found = place, layout.restore(first)[place].item(), layout.restore(tensor)[place].item()
+        found = place, *(_said(layout.restore(t)[place].item()) for t in (first, tensor))
     for rank, said in enumerate(gathered(found, group, f"its {name}")):
         if said is not None:
             place, of_first, there = said
@@ -227,5 +238,9 @@ def _check_equal(name: str, tensor: Tensor, layout: Layout, group: dist.ProcessG
                 f"{name}[{', '.join(map(str, place))}]",
                 expected="the same on every rank of the group",
                 got=f"{of_first} on rank 0 and {there} on rank {rank}",
-                remedy="Ranks share the classes of the same rows: broadcast the labels.",
+                remedy="Ranks share the classes of the same rows: broadcast what belongs to these.",
             )
+
+
+def _said(value: float) -> str:
+    return "an ignored label" if value == _IGNORED else str(value)

@@ -158,5 +158,5 @@ def _own_nll(own: Own, maximum: Tensor, log_sum: Tensor, nll: Tensor) -> Tensor:
     assert there is not None  # it is a call with indices
     assert own.here is not None
     other = (there + ((maximum - m) + (log_sum - torch.log1p(rest)))).clamp(min=0)
-    other = other.masked_fill(m == -torch.inf, torch.inf)
+    other = other.masked_fill((m == -torch.inf) & ~log_sum.isnan(), torch.inf)
     return torch.where(own.here, nll, other)

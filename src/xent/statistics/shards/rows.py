@@ -15,14 +15,13 @@ from xent.statistics.linear.derivatives import at_rows, wanted_of
 from xent.statistics.linear.terms import LinearCoefficients
 from xent.statistics.shards.collectives import replicated
 from xent.statistics.shards.derivatives import Found, Way, statistics
-from xent.statistics.shards.parts import Part, check_mode
+from xent.statistics.shards.parts import Part
 
 
 def canonical_statistics(
     rows: Rows, part: Part, *, uniform: bool = False, inplace_backward: bool = False
 ) -> Found:
     """Statistics of checked, canonical rows: two all-reduces, and none in the backward."""
-    check_mode()
     gradients = partial(_gradients, inplace=inplace_backward)
     return statistics(Way(Rows, len(rows), _statistics, gradients), rows, part, uniform)
 
@@ -32,7 +31,6 @@ def canonical_linear_statistics(rows: LinearRows, part: Part, *, uniform: bool =
 
     One all-reduce more in the backward, for the gradient at the hidden states.
     """
-    check_mode()
     rows = rows._replace(hidden=replicated(rows.hidden, part.group))
     way = Way(LinearRows, LINEAR_TENSORS, _linear_statistics, _linear_gradients)
     return statistics(way, rows, part, uniform)
