@@ -83,7 +83,7 @@ def _row(case: Case, mode: Mode, data: Data, seconds: float) -> dict[str, Any]:
         "floor_ms": samples["floor"], "peers": peers,
     }  # fmt: skip
     if dist.get_rank() == 0:
-        console.print(_line(row))
+        console.print(_line(row), soft_wrap=True)
     return row
 
 
@@ -123,7 +123,7 @@ def _said(rows: int) -> dict[str, Any]:
 
 def constant() -> None:
     """Measures α over the two processes that torchrun has started, and prints it."""
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if device.type != "cpu":
         torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group()
@@ -137,7 +137,7 @@ def constant() -> None:
         print(f"{alpha_of(times):.3g}")
         print(
             f"seconds: half the median time of {len(times)} all-reduces of one float32 over two "
-            f"ranks, {device.type}, {dist.get_backend()}, torch {torch.__version__}"
+            f"ranks; {dist.get_backend_config()} on {device.type}, torch {torch.__version__}"
         )
     dist.destroy_process_group()
 

@@ -2,9 +2,9 @@
 
 The model: an all-reduce of S bytes over p ranks takes 2·ceil(log2 p)·α + 2·(p − 1)/p·S/B, the
 messages of a tree and the bytes of a ring; an all-gather of S bytes of each rank takes
-ceil(log2 p)·α + (p − 1)·S/B. α is the time of one message, to be measured
-(``torchrun --nproc-per-node 2 benchmarks/distributed.py --constant``); B, what a rank's link carries
-in a second, is an assumption. Nothing overlaps, and no link is shared.
+ceil(log2 p)·α + (p − 1)·S/B. α is the time of one message, which
+``torchrun --nproc-per-node 2 benchmarks/distributed.py --constant`` measures; B, what a rank's link
+carries in a second, is an assumption. Nothing overlaps, and no link is shared.
 """
 
 from __future__ import annotations

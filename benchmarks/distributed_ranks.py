@@ -85,7 +85,7 @@ def all_reduce_seconds(device: torch.device, samples: int = SAMPLES) -> list[flo
         dist.all_reduce(vector)
         _settle(device)
         times.append(time.perf_counter() - began)
-    return _slowest(times[FIRST:], device)
+    return _slowest(times[FIRST:])
 
 
 def alpha_of(times: Iterable[float]) -> float:
@@ -112,11 +112,8 @@ def _of_rank_0(decision: bool) -> bool:
     return bool(decided)
 
 
-def _slowest(times: list[float], device: torch.device | None = None) -> list[float]:
-    kind = torch.float32 if device is not None and device.type == "mps" else torch.float64
-    largest = torch.tensor(times, dtype=kind, device=device)
-    dist.all_reduce(largest, dist.ReduceOp.MAX)
-    return largest.tolist()
+def _slowest(times: list[float]) -> list[float]:
+    return [max(of_ranks) for of_ranks in zip(*everywhere(times), strict=True)]
 
 
 def _settle(device: torch.device) -> None:
