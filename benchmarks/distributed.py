@@ -1,7 +1,7 @@
 """Time of the loss of logits whose classes are spread over processes, beside other peers.
 
     python benchmarks/distributed.py             # about three minutes on two cores
-    python benchmarks/distributed.py --ranks 4   # over four as well, if need be in turn
+    python benchmarks/distributed.py --ranks 4   # over four as well, also on fewer cores
     python benchmarks/distributed.py --quick     # does it run here?
     torchrun --nproc-per-node 2 benchmarks/distributed.py --constant   # α of a cluster
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -150,9 +151,10 @@ def main() -> None:
         return
     cases, seconds = (QUICK, 0.0) if options.quick else (CASES, SECONDS)
     load = Load()
-    of_groups = [started(ranks, measured, cases, seconds) for ranks in sorted({2, *options.ranks})]
+    sizes = dict.fromkeys((2, *options.ranks))
+    of_groups = [started(ranks, measured, cases, seconds) for ranks in sizes]
     result = {
-        "command": "python benchmarks/distributed.py",
+        "command": " ".join(("python benchmarks/distributed.py", *sys.argv[1:])),
         **of_groups[0],  # of two ranks
         "rows": [row for found in of_groups for row in found["rows"]],
         "other_cores": load.other_cores(),
