@@ -40,6 +40,7 @@ bench: $(VENV)/bench $(VENV)/test  ## measure exactness, speed and memory, and f
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/xent bench --output benchmarks/results/speed.json --plots docs/images
 	$(BIN)/python benchmarks/linear.py
+	$(BIN)/python benchmarks/distributed.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/tables.py
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import distributed_report
 import gpu_report
 from gpu_cases import Kind
 from gpu_machine import slug
@@ -25,8 +26,9 @@ ROOT = RESULTS.parent.parent
 NOTHING_YET = "\nNothing has been measured yet.\n\n"
 sys.path.append(str(ROOT / "examples"))
 PAGES = (
-    "README.md", "docs/exactness.md", "docs/gpu.md", "docs/language_model.md",
-    "docs/linear_cross_entropy.md", "docs/page.md", "docs/plant_pathology.md", "docs/speed.md",
+    "README.md", "docs/distributed.md", "docs/exactness.md", "docs/gpu.md",
+    "docs/language_model.md", "docs/linear_cross_entropy.md", "docs/page.md",
+    "docs/plant_pathology.md", "docs/speed.md",
 )  # fmt: skip
 
 
@@ -60,6 +62,18 @@ def exactness(result: dict[str, Any]) -> str:
     machine = result["machine"]
     below = f"{machine['cpu']}, {machine['torch_threads']} threads, torch {machine['torch']}."
     return markdown(Cells(header, lines, words=0), below)
+
+
+def distributed(result: dict[str, Any]) -> str:
+    """Times of losses over processes, and who was not timed."""
+    told = (*distributed_report.notes(result), of_machine(result["machine"]))
+    return markdown(distributed_report.times_cells(result), "\n\n".join(told))
+
+
+def distributed_cost(result: dict[str, Any]) -> str:
+    """What such a loss says to other ranks, in bytes, and by a model in time."""
+    told = (*distributed_report.cost_notes(result), of_machine(result["machine"]))
+    return markdown(distributed_report.cost_cells(result), "\n\n".join(told))
 
 
 def plants(result: dict[str, Any]) -> str:
@@ -154,8 +168,10 @@ def gpu_targets(result: dict[str, Any]) -> str:
 
 def of_machine(machine: dict[str, Any]) -> str:
     """Where and when a result was measured."""
+    count = machine["torch_threads"]
+    threads = "1 thread" if count == 1 else f"{count} threads"
     return (
-        f"{machine['cpu']}, {machine['torch_threads']} threads, torch {machine['torch']}, "
+        f"{machine['cpu']}, {threads}, torch {machine['torch']}, "
         f"xent {machine['xent']}, {machine['date']}."
     )
 
@@ -190,6 +206,8 @@ def shown(value: float | int | str) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "distributed": ("distributed", distributed),
+    "distributed_cost": ("distributed", distributed_cost),
     "exactness": ("exactness", exactness),
     "gpu_linear": ("gpu-*", gpu_linear),
     "gpu_logits": ("gpu-*", gpu_logits),
