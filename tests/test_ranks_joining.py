@@ -1,9 +1,10 @@
-"""The arithmetic of joining, for a thousand ranks in one process, and errors that it must notice."""
+"""The arithmetic of joining: a thousand ranks in one process, and errors that must be noticed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ Made = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 def joined_by(made: Made, cuts: Sequence[int], uniform: bool) -> tuple[list[Joined], list[Tensor]]:
     """What each of many ranks knows in the end, and the gradient at its logits, in one process."""
     logits, target, probabilities, weight = made
-    shards = [Shard(a, b, cuts[-1]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    shards = [Shard(a, b, cuts[-1]) for a, b in pairwise(cuts)]
     owns, rows_of, labels_of = [], [], []
     for shard in shards:
         own = slice(shard.start, shard.stop)
@@ -150,7 +151,8 @@ PLANTED: dict[str, tuple[Any, str, Callable[..., Any]]] = {
             tops=sums.tops / sums.tops.sum().clamp(min=1))),
     "labels are looked for among the own classes only": (
         joining, "addends", lambda sums, own, maximum: sums._replace(
-            behind=None if sums.behind is None else sums.behind * (own.vectors.maximum == maximum))),
+            behind=None if sums.behind is None
+            else sums.behind * (own.vectors.maximum == maximum))),
     "the smoothing is that of the own classes": (
         joining, "joined", lambda found, own, *_: found._replace(
             spread_elsewhere=None if own.spread is None else own.spread * 0)),

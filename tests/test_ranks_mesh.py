@@ -182,7 +182,7 @@ def refused(rank: Rank, what: str) -> None:
         ("partial", ValueError, "input: expected a DTensor that is sharded or replicated"),
         ("twice", ValueError, "input: expected classes that are sharded along one axis"),
         ("group", ValueError, "group: expected None, since the logits are a DTensor"),
-        ("a part", ValueError, "target: expected a DTensor, or all of it on every rank, shape (6,)"),
+        ("a part", ValueError, "target: expected a DTensor, or all of it on every rank, shape"),
         ("another mesh", ValueError, "target: expected a DTensor on the mesh of input"),
         ("labels", IndexError, "expected 0..10 or ignore_index=-100"),
         ("shape", ValueError, "target: expected class indices of shape (6,)"),
