@@ -59,3 +59,16 @@ def test_every_loss_has_its_page_and_its_file() -> None:
 
 def inspect_file(function) -> Path:
     return Path(sys.modules[function.__module__].__file__)
+
+
+def run_blocks(rank, blocks: list[str]) -> int:
+    """Runs the programs of a page, where ranks talk to each other already."""
+    for code in blocks:
+        exec(compile(code, "docs/distributed.md", "exec"), {})
+    return len(blocks)
+
+
+def test_the_programs_about_ranks_run(ranks) -> None:
+    page = (ROOT / "docs" / "distributed.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert ranks.run(4, run_blocks, blocks) == [4] * 4

@@ -176,6 +176,33 @@ def refused(rank: Rank, what: str) -> None:
     xent.cross_entropy(placed, target, **options)
 
 
+def mixed(rank: Rank, what: str) -> None:
+    mesh = init_device_mesh("cpu", (4,))
+    logits, target = torch.randn(6, 11), torch.randint(0, 11, (6,))
+    classifier = distribute_tensor(torch.randn(11, 11), mesh, [Shard(0)])
+    if what == "linear":
+        xent.linear_cross_entropy(logits, classifier, target)
+    elif what == "target":
+        xent.cross_entropy(logits, distribute_tensor(target, mesh, [Replicate()]))
+    else:
+        weight = distribute_tensor(torch.rand(11), mesh, [Replicate()])
+        xent.cross_entropy(logits, target, weight)
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("linear", "linear_weight: expected what this rank has, as a plain tensor; got a DTensor"),
+        ("target", "target: expected a plain tensor, since input is one; got a DTensor"),
+        ("weight", "weight: expected a plain tensor, since input is one; got a DTensor"),
+    ],
+)
+def test_a_dtensor_beside_plain_logits_is_refused(ranks, what, text) -> None:
+    for outcome in ranks.outcomes(4, mixed, what):
+        assert isinstance(outcome.error, TypeError), outcome.trace
+        assert text in str(outcome.error)
+
+
 @pytest.mark.parametrize(
     ("what", "kind", "text"),
     [

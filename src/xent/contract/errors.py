@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from xent.contract.inspection import is_distributed
+
 E = TypeVar("E", bound=Exception)
 
 
@@ -60,7 +62,15 @@ def require_tensor(argument: str, value: Any) -> None:
 
 
 def require_same_device(argument: str, value: Tensor, logits: Tensor, remedy: str) -> None:
-    """Every tensor of one call lives where the logits live."""
+    """Every tensor of one call lives where the logits live, on a mesh only if they do."""
+    if is_distributed(value) and not is_distributed(logits):
+        raise mistake(
+            TypeError,
+            argument,
+            expected="a plain tensor, since input is one",
+            got="a DTensor",
+            remedy=f"Pass {argument}.to_local() or {argument}.full_tensor().",
+        )
     if value.device != logits.device:
         raise mistake(
             RuntimeError,

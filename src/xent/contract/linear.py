@@ -26,6 +26,7 @@ from xent.contract.errors import (
     require_tensor,
     shape,
 )
+from xent.contract.inspection import is_distributed
 from xent.contract.layout import Layout
 from xent.contract.rows import LinearRows
 from xent.contract.shards import Shard
@@ -131,6 +132,14 @@ def _checked_product(
     for name, tensor in tensors.items():
         require_tensor(name, tensor)
         _check_kind(name, tensor)
+        if is_distributed(tensor):
+            raise mistake(
+                TypeError,
+                name,
+                expected="what this rank has, as a plain tensor",
+                got="a DTensor",
+                remedy=f"Pass {name}.to_local(), and group= if the classes are sharded.",
+            )
     if input.ndim == 0:
         raise mistake(
             RuntimeError,
