@@ -21,7 +21,7 @@ SIZES = {
     "width": "Features of a hidden state.",
     "layers": "Blocks of attention and two layers.",
     "heads": "Of each attention.",
-    "batch_size": "Sequences of a micro-batch.",
+    "batch_size": "Sequences at once.",
     "micro_batches": "Whose gradients make a step.",
 }
 
