@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+import lm_sequences
+import lm_training
 import tp_ranks
 import tp_run
 import tp_training
@@ -146,8 +148,8 @@ def test_the_norm_counts_parts_and_copies_once() -> None:
             where = of_part.device_mesh, of_part.placements
             of_part.grad = dist.tensor.distribute_tensor(of_copy.grad, *where)
         parts = tp_ranks.total_norm(sharded.parameters(), own, group)
-    torch.testing.assert_close(plain, everything.norm())
-    torch.testing.assert_close(parts, everything.norm())
+    torch.testing.assert_close(plain, everything.double().norm())
+    torch.testing.assert_close(parts, everything.double().norm())
 
 
 @pytest.mark.parametrize(("classes", "ranks"), [(7, 2), (8, 2), (10, 3), (3, 5)])
@@ -156,6 +158,26 @@ def test_every_class_has_one_rank(classes: int, ranks: int) -> None:
     assert [c for first, behind in ranges for c in range(first, behind)] == list(range(classes))
     sizes = [behind - first for first, behind in ranges]
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_step_of_the_loss_is_two_all_reduces_and_one_in_the_backward(monkeypatch) -> None:
+    inputs, labels = padded_rows(4)
+    sequences = lm_sequences.Sequences(inputs, labels)
+    settings = lm_training.Settings(1, 6, 8, 1, 2, 4, 1, 0, "linear")
+    said: list[str] = []
+
+    def heard(name: str) -> Callable[..., object]:
+        real = getattr(dist, name)
+        return lambda *given, **options: (said.append(name), real(*given, **options))[1]
+
+    with tp_ranks.all_ranks() as group:
+        training = tp_training.Sharded(sequences, 20, settings, group, "fsdp")
+        for name in ("all_reduce", "all_gather", "all_gather_object", "broadcast"):
+            monkeypatch.setattr(dist, name, heard(name))
+        loss = training.loss(sequences)
+        assert said == ["all_gather"] * 2 + ["all_reduce"] * 2  # hidden states and labels, the loss
+        loss.backward()
+    assert said[4:] == ["all_reduce"]
 
 
 # The verdict
