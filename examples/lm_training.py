@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import xent
@@ -96,16 +96,7 @@ class Training:
         self.model = LanguageModel(
             vocabulary, settings.context, settings.width, settings.layers, settings.heads
         )
-        decayed = [p for p in self.model.parameters() if p.ndim == 2]
-        others = [p for p in self.model.parameters() if p.ndim != 2]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": WEIGHT_DECAY},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            LEARNING_RATE,
-            betas=BETAS,
-        )
+        self.optimizer = adamw(self.model.parameters())
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: rate(step, settings.steps)
         )
@@ -130,6 +121,19 @@ class Training:
             self.optimizer.zero_grad()
             tokens = sum(batch.valid() for batch in micro_batches)
             yield Step(number, mean, tokens, time.perf_counter() - began)
+
+
+def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW, whose decay is for matrices alone."""
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in parameters:
+        (decayed if parameter.ndim == 2 else others).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": WEIGHT_DECAY},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, LEARNING_RATE, betas=BETAS)
 
 
 def rate(step: int, steps: int) -> float:
