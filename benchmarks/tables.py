@@ -28,7 +28,7 @@ sys.path.append(str(ROOT / "examples"))
 PAGES = (
     "README.md", "docs/distributed.md", "docs/exactness.md", "docs/gpu.md",
     "docs/language_model.md", "docs/linear_cross_entropy.md", "docs/page.md",
-    "docs/plant_pathology.md", "docs/speed.md",
+    "docs/plant_pathology.md", "docs/speed.md", "docs/tensor_parallel.md",
 )  # fmt: skip
 
 
@@ -86,6 +86,13 @@ def plants(result: dict[str, Any]) -> str:
 def language_model(result: dict[str, Any]) -> str:
     """What a training on sources printed, and its machine below."""
     from lm_report import page_text  # the folder of the examples is no package
+
+    return printed(page_text(result), result)
+
+
+def tensor_parallel(result: dict[str, Any]) -> str:
+    """What a training of ranks that share a classifier printed, and its machine below."""
+    from tp_run import page_text  # the folder of the examples is no package
 
     return printed(page_text(result), result)
 
@@ -218,6 +225,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "page": ("page", page),
     "run": ("plant_pathology", plants),
     "speed": ("speed", of_report(compact_cells)),
+    "tensor_parallel": ("tensor_parallel", tensor_parallel),
     "speed_full": ("speed", of_report(speed_cells)),
     "memory": ("speed", of_report(memory_cells)),
 }

@@ -24,6 +24,7 @@ MOST_DIFFERENCE = 1e-5
 
 AdamW hardly notices a gradient that is W times too short; its norm does.
 """
+HEADER = f"{'step':>8}{'sharded':>12}{'whole':>12}{'difference':>14}   nats per token"
 
 
 class Text(NamedTuple):
@@ -75,11 +76,13 @@ def run(
             pass
         return None
     terminal = console()
-    terminal.print(_introduction(text, settings, wrap, sharded) + "\n")
+    introduction = _introduction(text, settings, wrap, sharded)
+    terminal.print(introduction + "\n")
     pairs = _pairs(sharded, Whole(text.train, text.vocabulary, settings), settings, terminal, quiet)
     document = {
         "machine": asdict(machine()),
         "settings": asdict(settings) | {"wrap": wrap, "ranks": group.size()},
+        "introduction": introduction,
         "vocabulary": text.vocabulary,
         "shards": [list(classes) for classes in sharded.shards.ranges],
         "sharded": [pair.sharded._asdict() for pair in pairs],
@@ -108,6 +111,26 @@ def verdict(document: dict[str, Any]) -> str:
     )
 
 
+def page_text(document: dict[str, Any]) -> str:
+    """What a run prints."""
+    pairs = [
+        Pair(Step(**sharded), Step(**whole))
+        for sharded, whole in zip(document["sharded"], document["whole"], strict=True)
+    ]
+    lines = (
+        step_line(number, pair)
+        for number, pair in enumerate(pairs, 1)
+        if is_shown(number, len(pairs))
+    )
+    return "\n".join((document["introduction"], "", HEADER, *lines, "", verdict(document)))
+
+
+def step_line(number: int, pair: Pair) -> str:
+    """Both losses of a step."""
+    losses = "".join(f"{step.loss:>12.7f}" for step in pair)
+    return f"{number:>8}{losses}{pair.difference:>14.1e}"
+
+
 def _text(source: Source, settings: Settings) -> Text:
     data = prepared(source, settings)
     return Text(len(data.corpus.train), data.train, data.vocabulary.size)
@@ -128,13 +151,12 @@ def _pairs(
     """Takes all steps, with a line for some."""
     pairs = []
     both = zip(sharded.run(settings.steps), whole.run(settings.steps), strict=True)
-    terminal.print(f"{'step':>8}{'sharded':>12}{'whole':>12}{'difference':>14}   nats per token")
+    terminal.print(HEADER)
     with training_bar(terminal, settings.steps, quiet) as on_step:
         for number, steps in enumerate(both, 1):
             pair = Pair(*steps)
             pairs.append(pair)
             on_step()
             if is_shown(number, settings.steps):
-                losses = "".join(f"{step.loss:>12.7f}" for step in pair)
-                terminal.print(f"{number:>8}{losses}{pair.difference:>14.1e}")
+                terminal.print(step_line(number, pair))
     return pairs
