@@ -58,8 +58,8 @@ CALLS = {
     "check": (
         lambda rank, call: call | {"check": "values" if rank else None},
         ValueError,
-        "check: expected the same on every rank of the group; got None on rank 0 and values on "
-        "rank 1.",
+        "check: expected the same on every rank of the group; got None on rank 0 and 'values' "
+        "on rank 1.",
     ),
     "values of sample weights": (
         lambda rank, call: call | {"sample_weight": torch.tensor([1.0, 2.0, 3.0 + rank, 4.0]),
@@ -90,6 +90,18 @@ def test_ranks_that_mean_different_calls_all_say_so(ranks, name, linear) -> None
         assert isinstance(outcome.error, kind), outcome.trace
         assert text in str(outcome.error)
     assert_still_there(ranks)
+
+
+def other_call(rank: Rank) -> None:
+    logits, target = torch.zeros(4, 3), torch.tensor([0, 1, 2, 8])
+    call = xent.row_statistics if rank.rank == 1 else xent.cross_entropy
+    call(logits, target, group=rank.group)
+
+
+def test_ranks_in_calls_of_different_functions_all_say_so(ranks) -> None:
+    for outcome in ranks.outcomes(3, other_call):
+        assert isinstance(outcome.error, ValueError), outcome.trace
+        assert "group: expected the same on every rank" in str(outcome.error)
 
 
 def assert_still_there(ranks) -> None:

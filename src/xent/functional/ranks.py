@@ -22,21 +22,26 @@ class Ranks(NamedTuple):
     """Of losses of their own, whose gradients will be averaged."""
 
     def total(self, own: Tensor) -> Tensor:
-        """The sum over all positions of a loss, of that over this rank's."""
+        """Sums over all positions of a loss, of those over this rank's."""
+        if not self.positions:
+            return own
         from xent.statistics.shards.collectives import summed_over
 
         for group in self.positions:
             own = summed_over(own, group)
         return own
 
-    def divisor(self, own: Tensor | float, like: Tensor) -> Tensor | float:
-        """What the total is divided by."""
+    def fraction(self, total: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor | float]:
+        """A total and what it is divided by, both of all ranks: in one sum, if both are summed."""
         if self == ALONE:
-            return own
-        from xent.statistics.shards.collectives import averaged_over
+            return total, divisor
+        divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
+        total, divisor = self.total(torch.stack((total, divisor))).unbind()
+        if self.averaged is not None:
+            from xent.statistics.shards.collectives import averaged_over
 
-        own = self.total(torch.as_tensor(own, dtype=like.dtype, device=like.device))
-        return own if self.averaged is None else averaged_over(own, self.averaged)
+            divisor = averaged_over(divisor, self.averaged)
+        return total, divisor
 
 
 ALONE = Ranks()
@@ -83,10 +88,9 @@ def reduced(losses: Tensor, call: Call, reduction: Reduction, ranks: Ranks) -> T
 
 def reduced_total(total: Tensor, call: Call, reduction: Reduction, ranks: Ranks) -> Tensor:
     """The same of their sum."""
-    total = ranks.total(total)
     if reduction.mode == "sum":
-        return total
+        return ranks.total(total)
     divisor = call.divisor(reduction.denominator)
-    if reduction.counts:
-        divisor = ranks.divisor(divisor, total)
-    return reduction.mean(total, divisor)
+    if not reduction.counts:
+        return reduction.mean(ranks.total(total), divisor)
+    return reduction.mean(*ranks.fraction(total, divisor))

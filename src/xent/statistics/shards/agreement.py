@@ -81,8 +81,7 @@ def agreed(
             return _in_the_shard(checked, part, weight), part
     else:
         part = Part(UNKNOWN, checked_group("group", group))
-    same["check"] = "values" if in_full else None
-    cards, error = _exchanged(checked, part.group, weight, same)
+    cards, error = _exchanged(checked, part.group, weight, in_full, same)
     if error is not None:
         raise error
     _check_same(cards)
@@ -118,19 +117,20 @@ def _exchanged(
     checked: Callable[[Shard, Tensor | None], Checked],
     group: dist.ProcessGroup,
     weight: Any,
+    in_full: bool,
     same: dict[str, Any],
 ) -> tuple[list[Card], Exception | None]:
     """The cards of all ranks, and what is wrong with this rank's arguments."""
     error = None
     try:
-        card = _card_of(checked(UNKNOWN, weight), weight, same)
+        card = _card_of(checked(UNKNOWN, weight), weight, in_full, same)
     except Exception as mistaken:  # whatever it is, the others must not wait for this rank
         error = mistaken
         card = Card(error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
     return gathered(card, group, "its part in a loss"), error
 
 
-def _card_of(call: Checked, weight: Tensor | None, same: dict[str, Any]) -> Card:
+def _card_of(call: Checked, weight: Tensor | None, in_full: bool, same: dict[str, Any]) -> Card:
     rows = call.rows
     kind = "nothing"
     if rows.target is not None:
@@ -139,18 +139,22 @@ def _card_of(call: Checked, weight: Tensor | None, same: dict[str, Any]) -> Card
         kind = f"{plain(rows.probabilities.dtype)} probabilities"
     first = rows.hidden if isinstance(rows, LinearRows) else rows.logits
     weighed = "none" if weight is None else f"a {plain(weight.dtype)} tensor"
-    shared = {"input": f"a {plain(first.dtype)} tensor", "target": kind, "weight": weighed} | same
+    shared = {
+        "group": f"a call with {' '.join(same)}",  # of one function, that is
+        "check": "'values'" if in_full else None,
+        "input": f"a {plain(first.dtype)} tensor", "target": kind, "weight": weighed, **same,
+    }  # fmt: skip
     return Card(
         positions=call.layout.positions,
         classes=call.layout.own_classes,
         weights=None if weight is None else len(weight),
-        labels=_span(rows.target, rows.valid),
+        labels=_span(rows.target, rows.valid, in_full),
         same=tuple((name, str(value)) for name, value in shared.items()),
     )
 
 
-def _span(target: Tensor | None, valid: Tensor | None) -> tuple[int, int] | None:
-    if target is None or not values_at_hand(target):
+def _span(target: Tensor | None, valid: Tensor | None, in_full: bool) -> tuple[int, int] | None:
+    if target is None or not (in_full or values_at_hand(target)):
         return None
     counted = target if valid is None else target[valid]
     return (int(counted.min()), int(counted.max())) if counted.numel() else None

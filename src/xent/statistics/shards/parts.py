@@ -85,7 +85,7 @@ def own_of(rows: Rows | LinearRows, vectors: Vectors, labels: Labels | None) -> 
             if len(weight):
                 weight_of_label = weight.to(kind)[labels.place].masked_fill(~here, 0)
     if vectors.uniform is not None:
-        spread = vectors.rest.new_tensor(_own_classes(rows))
+        spread = vectors.rest.new_full((), _own_classes(rows))
         if weight is not None:
             spread = weight.to(kind).sum()
     if rows.probabilities is not None:
