@@ -124,6 +124,10 @@ def _serve(rank: int, most: int, store: str, end: Connection, patience: float) -
 
 
 def _picklable(error: Exception) -> Exception:
-    """Without what led to it."""
+    """Without what led to it; in words, if it holds what cannot be sent."""
     error.__cause__ = error.__context__ = None
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # of any type: it is whatever the error holds
+        return RuntimeError(f"{type(error).__name__}: {error}")
     return error.with_traceback(None)

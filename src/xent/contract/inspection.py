@@ -113,11 +113,7 @@ def _tangent(tensor: Tensor) -> Tensor | None:
 
 def eager(function: F) -> F:
     """The function as the compiler leaves it alone: it talks to other ranks, and hears of them."""
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling():  # then nobody has loaded the compiler, perhaps
         return function
-
-    def not_compiled(*arguments: Any, **options: Any) -> Any:
-        return function(*arguments, **options)
-
-    not_compiled._torchdynamo_disable = True  # type: ignore[attr-defined]  # dynamo's mark
-    return not_compiled  # type: ignore[return-value]  # but for its name
+    found: F = torch.compiler.disable(function)  # type: ignore[no-untyped-call]  # torch's
+    return found
