@@ -177,6 +177,24 @@ def refused(rank: Rank, what: str) -> None:
     xent.cross_entropy(placed, target, **options)
 
 
+def explained(rank: Rank) -> str:
+    mesh = init_device_mesh("cpu", (4,))
+    logits, target = torch.randn(6, 11), torch.randint(0, 11, (6,))
+    whole = xent.explain(logits, target).to_json()
+    placed = distribute_tensor(logits, mesh, [Shard(1)])
+    assert xent.explain(placed, distribute_tensor(target, mesh, [Replicate()])).to_json() == whole
+    for name in ("group", "dp_group"):
+        loss = xent.CrossEntropyLoss(**{name: rank.group})
+        with pytest.raises(ValueError, match=f"loss: expected a loss without {name}; got Cross"):
+            xent.explain(logits, target, loss=loss)
+    return repr(xent.CrossEntropyLoss(group=mesh, dp_group=rank.group))
+
+
+def test_an_explanation_is_of_all_classes(ranks) -> None:
+    for shown in ranks.run(4, explained):
+        assert shown == "CrossEntropyLoss(group=<4 ranks>, dp_group=<4 ranks>)"
+
+
 def mixed(rank: Rank, what: str) -> None:
     mesh = init_device_mesh("cpu", (4,))
     logits, target = torch.randn(6, 11), torch.randint(0, 11, (6,))

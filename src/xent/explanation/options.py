@@ -17,6 +17,7 @@ _BEYOND_TORCH = ("dim", "denominator", "on_empty", "dtype")
 def options_of(loss: Any) -> dict[str, Any]:
     """The options of a configured cross-entropy over classes, by name."""
     if isinstance(loss, CrossEntropyLoss):
+        _refuse_ranks(loss)
         return _read(loss, *_OF_CLASSES, *_BEYOND_TORCH)
     if isinstance(loss, DenseCrossEntropyLoss):
         return {**_read(loss, *_SHARED), "dim": -1}
@@ -49,6 +50,19 @@ def refuse_both(loss: Any, options: dict[str, Any], defaults: dict[str, Any]) ->
                 expected=f"no option beside loss={type(loss).__name__}(…), which has its own",
                 got=described(value),
                 remedy="Set it where the loss is constructed.",
+            )
+
+
+def _refuse_ranks(loss: CrossEntropyLoss) -> None:
+    """An explanation is of what is here; a loss that other ranks take part in is not."""
+    for name in ("group", "dp_group"):
+        if getattr(loss, name) is not None:
+            raise mistake(
+                ValueError,
+                "loss",
+                expected=f"a loss without {name}",
+                got=repr(loss),
+                remedy="Gather the logits and labels of all ranks, and explain the loss of those.",
             )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xent.contract.call import Call
+from xent.contract.inspection import is_distributed
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Inputs:
 def logits_of(value: Any) -> Tensor:
     """Logits as a tensor that no gradient follows; numbers typed in are float64."""
     if isinstance(value, Tensor):
-        return value.detach()
+        return _whole(value.detach())
     tensor = torch.as_tensor(value)
     typed_in = isinstance(value, int | float | list | tuple)
     exact = typed_in and not tensor.is_complex()  # a tensor made of a list is float32
@@ -33,9 +34,14 @@ def logits_of(value: Any) -> Tensor:
 
 def labels_of(value: Any) -> Tensor:
     """Class indices or probabilities as a tensor; typed-in probabilities are float64."""
-    tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+    tensor = _whole(value.detach()) if isinstance(value, Tensor) else torch.as_tensor(value)
     typed_in = isinstance(value, float | list | tuple) and tensor.is_floating_point()
     return torch.as_tensor(value, dtype=torch.float64) if typed_in else tensor
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """All of a DTensor, on every rank; they explain it together."""
+    return tensor.full_tensor() if is_distributed(tensor) else tensor
 
 
 def factors_of(value: Any) -> Tensor | None:
