@@ -22,6 +22,9 @@ PATIENCE = 60.0
 """Seconds that a group waits for a rank, and a test for all of them."""
 
 
+GONE = object()
+
+
 class Rank(NamedTuple):
     """Where a function runs."""
 
@@ -57,7 +60,7 @@ class Pool:
     def outcomes(self, size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What ``function(rank, *arguments)`` returns or, as ``Failure``, raises on each rank.
 
-        None for a rank that is gone.
+        ``GONE`` for a rank that is.
         """
         for end in self.ends[:size]:
             end.send_bytes(pickle.dumps((size, function, arguments)))  # tensors by value
@@ -69,7 +72,7 @@ class Pool:
         for rank, outcome in enumerate(found):
             if isinstance(outcome, Failure):
                 raise AssertionError(f"rank {rank} of {size}:\n{outcome.trace}")
-            assert outcome is not None, f"rank {rank} of {size} is gone"
+            assert outcome is not GONE, f"rank {rank} of {size} is gone"
         return found
 
     def _answer(self, end: Connection) -> Any:
@@ -78,7 +81,7 @@ class Pool:
         try:
             return pickle.loads(end.recv_bytes())
         except (EOFError, ConnectionResetError):
-            return None
+            return GONE
 
     def close(self) -> None:
         """Ends them all."""

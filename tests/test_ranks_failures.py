@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import xent
-from ranks import Failure, Rank, pool
+from ranks import GONE, Failure, Rank, pool
 
 CALLS = {
     "positions": (
@@ -21,8 +21,8 @@ CALLS = {
     ),
     "dtype": (
         lambda rank, call: call | ({"input": torch.zeros(4, 3).double()} if rank == 1 else {}),
-        ValueError, "input: expected the same on every rank of the group; got a float32 tensor on "
-        "rank 0 and a float64 tensor on rank 1.",
+        ValueError, "input: expected the same on every rank of the group; got float32 on rank 0 "
+        "and float64 on rank 1.",
     ),
     "kind of labels": (
         lambda rank, call: call | ({"target": torch.rand(4, 3)} if rank == 1 else {}),
@@ -41,7 +41,7 @@ CALLS = {
     "sample weights": (
         lambda rank, call: call | ({"sample_weight": torch.ones(4)} if rank == 2 else {}),
         ValueError, "sample_weight: expected the same on every rank of the group; got none on "
-        "rank 0 and there on rank 2.",
+        "rank 0 and float32 on rank 2.",
     ),
     "values of labels": (
         lambda rank, call: call | {"target": torch.tensor([0, 1, 2 + 3 * (rank == 1), 3]),
@@ -60,6 +60,28 @@ CALLS = {
         ValueError,
         "check: expected the same on every rank of the group; got None on rank 0 and 'values' "
         "on rank 1.",
+    ),
+    "some of the class weights": (
+        lambda rank, call: call | {"weight": torch.ones(4 if rank == 1 else 3)},
+        RuntimeError,
+        "weight: expected one factor for each of the 9 classes on every rank, or for each of its "
+        "own on every rank; got 3 for 3 classes on rank 0, 4 for 3 classes on rank 1, 3 for 3",
+    ),
+    "all class weights on one rank": (
+        lambda rank, call: call | {"weight": torch.ones(9 if rank == 1 else 3)},
+        RuntimeError,
+        "weight: expected one factor for each of the 9 classes on every rank, or",
+    ),
+    "what is differentiated": (
+        lambda rank, call: call | {"sample_weight": torch.ones(4).requires_grad_(rank == 1)},
+        ValueError,
+        "sample_weight: expected the same on every rank of the group; got float32 on rank 0 and "
+        "float32, differentiated on rank 1.",
+    ),
+    "denominators": (
+        lambda rank, call: call | {"denominator": torch.tensor(2.0 + rank), "check": "values"},
+        ValueError,
+        "denominator: expected the same on every rank of the group; got 2.0 on rank 0 and 3.0 on",
     ),
     "values of sample weights": (
         lambda rank, call: call | {"sample_weight": torch.tensor([1.0, 2.0, 3.0 + rank, 4.0]),
@@ -101,7 +123,50 @@ def other_call(rank: Rank) -> None:
 def test_ranks_in_calls_of_different_functions_all_say_so(ranks) -> None:
     for outcome in ranks.outcomes(3, other_call):
         assert isinstance(outcome.error, ValueError), outcome.trace
-        assert "group: expected the same on every rank" in str(outcome.error)
+        assert "group: expected the same on every rank of the group; got a call with" in str(
+            outcome.error
+        )
+
+
+def differently_followed(rank: Rank) -> None:
+    hidden = torch.zeros(4, 3).requires_grad_(rank.rank == 0)
+    xent.linear_cross_entropy(
+        hidden, torch.zeros(3, 3), torch.tensor([0, 1, 2, 8]), group=rank.group
+    )
+
+
+def test_hidden_states_are_differentiated_on_all_ranks_or_on_none(ranks) -> None:
+    for outcome in ranks.outcomes(3, differently_followed):
+        assert isinstance(outcome.error, ValueError), outcome.trace
+        assert "input: expected the same on every rank of the group; got float32, diff" in str(
+            outcome.error
+        )
+
+
+def differing_masks(rank: Rank) -> None:
+    valid = torch.tensor([True, True, rank.rank != 2, True])
+    xent.row_statistics(torch.zeros(4, 3), valid=valid, group=rank.group, check="values")
+
+
+def test_masks_of_positions_are_compared(ranks) -> None:
+    for outcome in ranks.outcomes(3, differing_masks):
+        assert isinstance(outcome.error, ValueError), outcome.trace
+        assert "valid[2]: expected the same on every rank of the group; got True on rank 0 and" in (
+            str(outcome.error)
+        )
+
+
+def same_in_other_words(rank: Rank) -> float:
+    words = [(0, -100), (0.0, [-100]), (torch.tensor(0.0).numpy(), {-100})]
+    smoothing, ignored = words[rank.rank]
+    return xent.cross_entropy(
+        torch.zeros(4, 3), torch.tensor([0, 1, 2, 8]), label_smoothing=float(smoothing),
+        ignore_index=ignored, group=rank.group,
+    ).item()  # fmt: skip
+
+
+def test_what_means_the_same_is_the_same(ranks) -> None:
+    assert len(set(ranks.run(3, same_in_other_words))) == 1
 
 
 def assert_still_there(ranks) -> None:
@@ -120,16 +185,20 @@ def alone_wrong(rank: Rank, what: str) -> None:
     if rank.rank == 1:
         if what == "label":
             target = torch.tensor([0, 1, 2, 9])
-        elif what == "weight":
-            options["weight"] = torch.ones(4)
         elif what == "shape":
             target = target[:3]
         elif what == "kind":
             target = [0, 1, 2, 8]  # type: ignore[assignment]  # what is wrong
         elif what == "smoothing":
             options["label_smoothing"] = 2.0
-    elif what == "weight":
-        options["weight"] = torch.ones(3)
+        elif what == "reduction":
+            options["reduction"] = "men"
+        elif what == "dtype":
+            options["dtype"] = torch.int64
+        elif what == "uncounted label":
+            target = torch.tensor([0, 9, 2, 8])
+    if what == "uncounted label":
+        options["sample_weight"] = torch.tensor([1.0, 0.0, 1.0, 1.0])
     xent.cross_entropy(logits, target, group=rank.group, **options)
 
 
@@ -137,8 +206,9 @@ def alone_wrong(rank: Rank, what: str) -> None:
     ("what", "kind", "text", "elsewhere"),
     [
         ("label", IndexError, "target[3] is 9; expected 0..8", "target has labels from 0 to 9"),
-        ("weight", RuntimeError, "of the 9 classes, shape (9,), or of the 3 of this rank",
-         "weight has 4 factors; expected 3 or 9"),
+        ("reduction", ValueError, "reduction: expected", "ValueError: reduction: expected"),
+        ("dtype", TypeError, "dtype: expected", "TypeError: dtype: expected"),
+        ("uncounted label", IndexError, "target[1] is 9", "target has labels from 0 to 9"),
         ("shape", ValueError, "target: expected class indices of shape (4,)", "ValueError: target"),
         ("kind", TypeError, "target: expected a Tensor", "TypeError: target: expected a Tensor"),
         ("smoothing", RuntimeError, "label_smoothing: expected", "RuntimeError: label_smoothing"),
@@ -205,7 +275,7 @@ def other_shard(rank: Rank) -> None:
 def test_logits_are_those_that_the_map_says(ranks) -> None:
     for rank, outcome in enumerate(ranks.outcomes(3, other_shard)):
         assert isinstance(outcome.error, ValueError), outcome.trace
-        expected = f"input: expected logits of 3 classes, {3 * rank}..{3 * rank + 2} of 9, on rank"
+        expected = f"input: expected logits of 3 classes on rank {rank}, which begin at {3 * rank}"
         assert str(outcome.error).startswith(expected)
 
 
@@ -224,7 +294,9 @@ def gone(rank: Rank, how: str, shards: bool) -> float:
     if rank.rank == 1:
         time.sleep(6)
     began = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"^group: expected .* from every rank; got: "):
+    with pytest.raises(
+        RuntimeError, match=r"^group: expected .* from every rank\. Has a rank ended"
+    ):
         xent.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 4]), group=group)
     return time.monotonic() - began
 
@@ -236,4 +308,4 @@ def test_a_rank_that_is_gone_is_said_within_the_timeout(tmp_path, how, shards) -
         first, second = ranks.outcomes(2, gone, how, shards)
     assert first < 5.0
     if how == "dead":
-        assert second is None
+        assert second is GONE

@@ -138,6 +138,19 @@ def test_the_order_of_ranks_does_not_matter_to_the_bit_beside_the_sum() -> None:
     torch.testing.assert_close(one.vectors.nll, two.vectors.nll, rtol=1e-14, atol=0)
 
 
+def test_the_largest_logit_is_the_maximum_however_its_digits_were_computed() -> None:
+    remembered = torch.tensor([[2.0], [5.0]])
+    beyond = Beyond(remembered, torch.ones(2, 1), None, torch.tensor([[True], [False]]))
+    again = Vectors(torch.tensor([[2.0 + 1e-6], [1.0]]), torch.zeros(2, 1))
+    assert torch.equal(beyond.seen_by(again).maximum, torch.tensor([[2.0 + 1e-6], [5.0]]))
+
+
+def test_what_is_compared_between_ranks_is_never_nan() -> None:
+    maximum = torch.tensor([[math.nan], [1.0], [math.inf]])
+    own = joining.Own(Vectors(maximum, torch.zeros(3, 1)))
+    assert own.maximum.flatten().tolist() == [-math.inf, 1.0, math.inf]
+
+
 def changed(function: Callable[..., Any], change: Callable[..., Any]) -> Callable[..., Any]:
     """The function with something else done to what it returns."""
     return lambda *arguments: change(function(*arguments), *arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor.debug import CommDebugMode
 
 import xent
+from composition import poison
 from exactness import grad_output_for
 from ranks import Failure, Pool, Rank
 
@@ -65,6 +67,18 @@ def compare(
     return loss, gradient
 
 
+def of_hidden(
+    rank: Rank, hidden: Tensor, classifier: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients at hidden states and at a rank's classes, in memory that holds NaN."""
+    own = part(classifier, rank.rank, 0).clone().requires_grad_()
+    hidden = hidden.clone().requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        poison(patch)
+        xent.linear_cross_entropy(hidden, own, target, group=rank.group).backward()
+    return hidden.grad, own.grad
+
+
 BACKENDS = pytest.mark.parametrize("kernels", ["numba", "torch", "triton"])
 
 
@@ -98,6 +112,21 @@ class TestShapes:
             target = torch.rand(6, 9).softmax(1).to(dtype)
         loss, gradient = compare(ranks, logits, target, kernels, label_smoothing=0.1)
         assert (loss.dtype, gradient.dtype) == (dtype, dtype)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_hidden_states_in_half_types_and_a_rank_without_a_class(self, ranks, dtype) -> None:
+        hidden, classifier = torch.randn(6, 5).to(dtype), torch.randn(9, 5).to(dtype)
+        target = torch.randint(0, 9, (6,))
+        found = ranks.run(3, of_hidden, hidden, classifier, target)
+        whole = [t.double().requires_grad_() for t in (hidden, classifier)]
+        xent.linear_cross_entropy(*whole, target).backward()
+        unit = torch.finfo(dtype).eps
+        for at_hidden, _ in found:  # a sum of three that were rounded
+            error = (at_hidden.double() - whole[0].grad).abs().max()
+            assert error <= 2 * unit * whole[0].grad.abs().max()
+        at_classifier = torch.cat([own for _, own in found]).double()
+        error = (at_classifier - whole[1].grad).abs().max()
+        assert error <= unit * whole[1].grad.abs().max()
 
     @pytest.mark.parametrize("reduction", ["mean", "sum"])
     def test_labels_of_any_integer_dtype_and_several_to_ignore(self, ranks, reduction) -> None:
@@ -330,7 +359,24 @@ def words(rank: Rank, kind: str, target: Tensor, options: dict[str, Any]) -> dic
     }
 
 
+def divided(rank: Rank, differentiated: bool) -> tuple[int, int]:
+    """How often ranks speak with class weights and two kinds of groups, forward and backward."""
+    logits = torch.randn(6, 3).requires_grad_()
+    weight = torch.rand(9).requires_grad_(differentiated)
+    shards = xent.class_shards(3, rank.group)
+    target = torch.randint(0, 9, (6,))
+    with CommDebugMode() as forward:
+        loss = xent.cross_entropy(logits, target, weight, group=shards, dp_group=rank.group)
+    with CommDebugMode() as backward:
+        loss.backward()
+    return forward.get_total_counts(), backward.get_total_counts()
+
+
 class TestWords:
+    def test_a_divisor_of_constants_says_nothing_in_the_backward(self, ranks) -> None:
+        assert set(ranks.run(3, divided, False)) == {(3, 0)}
+        assert set(ranks.run(3, divided, True)) == {(3, 2)}  # of the divisor, and of the weights
+
     @pytest.mark.parametrize("reduction", ["mean", "none"])
     @pytest.mark.parametrize("labels", ["index", "probabilities"])
     @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "weight": torch.rand(9)}])
@@ -379,33 +425,131 @@ def in_place(rank: Rank) -> tuple[Tensor, Tensor, bool]:
     loss.backward()
     again = part(whole, rank.rank).clone().requires_grad_()
     xent.cross_entropy(again, target, group=rank.group).backward()
-    overwritten = bool(torch.equal(logits.detach(), own.grad)) if own.numel() else True
-    return own.grad, again.grad, overwritten
+    gradient = own.grad.clone()
+    overwritten = bool(torch.equal(logits.detach(), gradient)) if own.numel() else True
+    if own.numel():
+        later = own * 1
+        squares = (later**2).sum()  # needs them as they were
+        loss = xent.cross_entropy(later, target, group=rank.group, inplace_backward=True)
+        loss.backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            squares.backward()
+    else:
+        xent.cross_entropy(own * 1, target, group=rank.group)
+    return gradient, again.grad, overwritten
 
 
-def compiled(rank: Rank, kind: str) -> tuple[Tensor, Tensor]:
+def compiled(rank: Rank, kind: str, by: str) -> tuple[Tensor, Tensor, bool]:
+    """Gradients eager and compiled, and whether one graph is refused."""
     torch.manual_seed(1)
     own = part(torch.randn(4, 9), rank.rank).clone()
     target = torch.tensor([0, 4, 8, 2])
-    shards = xent.class_shards(own.shape[1], rank.group)
+    group = rank.group
+    if by == "shards":
+        group = xent.class_shards(own.shape[1], rank.group)
 
     def step(x: Tensor) -> Tensor:
         if kind == "logits":
-            return 2 * xent.cross_entropy(x * 3, target, group=shards)
+            return 2 * xent.cross_entropy(x * 3, target, group=group)
         if kind == "statistics":
-            return 2 * xent.row_statistics(x * 3, target, group=shards).nll.sum()
+            return 2 * xent.row_statistics(x * 3, target, group=group).nll.sum()
+        if kind == "rows":
+            return 2 * xent.cross_entropy(torch.ones(4, 9) * x.sum(), target, dp_group=rank.group)
         hidden = torch.eye(4)
-        return 2 * xent.linear_cross_entropy(hidden, (x * 3).t(), target, group=shards)
+        return 2 * xent.linear_cross_entropy(hidden, (x * 3).t(), target, group=group)
 
     gradients = []
     for run in (step, torch.compile(step, backend="aot_eager")):
         x = own.clone().requires_grad_()
         run(x).backward()
         gradients.append(x.grad)
-    return gradients[0], gradients[1]
+    try:
+        torch.compile(step, backend="aot_eager", fullgraph=True)(own)
+    except torch._dynamo.exc.Unsupported:
+        return *gradients, True
+    return *gradients, False
+
+
+def unseen(rank: Rank, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels that nobody looks at, as on a device, one of which is no class."""
+    from xent.contract import targets
+    from xent.statistics.shards import parts
+
+    with pytest.MonkeyPatch.context() as patch, xent.backend(backend):
+        for module in (targets, parts):
+            patch.setattr(module, "values_at_hand", lambda tensor: False)
+        own = part(torch.randn(4, 9), rank.rank).clone().requires_grad_()
+        target = torch.tensor([0, 11, 8, -100])
+        shards = xent.class_shards(own.shape[1], rank.group)
+        loss = xent.cross_entropy(own, target, group=shards, reduction="none")
+        loss.sum().backward()
+        lse = xent.row_statistics(own, target, group=shards).lse
+    return loss.detach(), own.grad, lse.detach()
+
+
+def copied(rank: Rank) -> list[str]:
+    """Modules with groups, and their copies."""
+    shards = xent.class_shards(3, rank.group)
+    target = torch.tensor([0, 4])
+    shown = []
+    for group in (rank.group, shards):
+        module = xent.CrossEntropyLoss(group=group, dp_group=rank.group)
+        twin = copy.deepcopy(module)
+        assert twin.groups is module.groups
+        assert torch.equal(twin(torch.zeros(2, 3), target), module(torch.zeros(2, 3), target))
+        shown.append(repr(twin))
+    linear = xent.LinearCrossEntropyLoss(4, 3, group=rank.group, weight=torch.ones(9))
+    average = copy.deepcopy(linear)
+    assert average.linear.weight is not linear.linear.weight
+    hidden = torch.ones(2, 4)
+    assert torch.equal(average(hidden, target), linear(hidden, target))
+    with pytest.raises(TypeError, match="dp_group: expected a ProcessGroup"):
+        xent.CrossEntropyLoss(dp_group=shards)
+    return shown
+
+
+def own_weights(rank: Rank, sizes: tuple[int, ...], whole: bool, told: bool) -> Any:
+    """The gradient at class weights of which each rank has its own, or all of them."""
+    own = sizes[rank.rank]
+    group = xent.class_shards(own, rank.group) if told else rank.group
+    start = sum(sizes[: rank.rank])
+    weight = torch.arange(1.0, 1 + sum(sizes))
+    weight = (weight if whole else weight[start : start + own]).clone().requires_grad_()
+    logits = torch.linspace(-1, 1, 2 * sum(sizes)).reshape(2, -1)[:, start : start + own]
+    try:
+        xent.cross_entropy(logits, torch.tensor([0, 4]), weight, group=group).backward()
+    except ValueError as error:
+        return str(error)
+    return weight.grad
 
 
 class TestUse:
+    @BACKENDS
+    def test_a_label_that_nobody_saw_is_no_class(self, ranks, kernels) -> None:
+        for loss, gradient, lse in ranks.run(3, unseen, kernels):
+            assert loss.isnan().tolist() == [False, True, False, False]
+            assert gradient.isnan().any(1).tolist() == [False, gradient.shape[1] > 0, False, False]
+            assert not lse.isnan().any()
+
+    def test_copies_of_modules_share_the_groups(self, ranks) -> None:
+        for shown in ranks.run(3, copied):
+            assert shown == ["CrossEntropyLoss(group=<3 ranks>, dp_group=<3 ranks>)"] * 2
+
+    @pytest.mark.parametrize("sizes", [(5, 0), (3, 2), (0, 5)], ids=str)
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_weights_are_whole_or_own_by_one_verdict(self, ranks, sizes, whole) -> None:
+        alone = torch.arange(1.0, 6.0).requires_grad_()
+        logits = torch.linspace(-1, 1, 10).reshape(2, 5)
+        xent.cross_entropy(logits, torch.tensor([0, 4]), alone).backward()
+        found = ranks.run(2, own_weights, sizes, whole, False)
+        for gradient in found if whole else [torch.cat(found)]:
+            torch.testing.assert_close(gradient, alone.grad)
+        told = ranks.run(2, own_weights, sizes, whole, True)
+        if 0 in sizes:
+            assert all("weight: expected factors that are not diff" in words for words in told)
+        else:
+            torch.testing.assert_close(told, found)
+
     @pytest.mark.parametrize("how", ["twice", "func", "forward", "vmap"])
     def test_other_derivatives_are_refused(self, ranks, how) -> None:
         for outcome in ranks.outcomes(3, derived, how):
@@ -419,7 +563,9 @@ class TestUse:
             assert overwritten
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # dynamo's own, in other processes
-    @pytest.mark.parametrize("kind", ["logits", "hidden", "statistics"])
-    def test_compiled_code_leaves_it_alone(self, ranks, kind) -> None:
-        for eager, by_compiler in ranks.run(3, compiled, kind):
+    @pytest.mark.parametrize("kind", ["logits", "hidden", "statistics", "rows"])
+    @pytest.mark.parametrize("by", ["group", "shards"])
+    def test_compiled_code_leaves_it_alone(self, ranks, kind, by) -> None:
+        for eager, by_compiler, refused in ranks.run(3, compiled, kind, by):
             assert torch.equal(eager, by_compiler)
+            assert refused

@@ -174,7 +174,35 @@ def refused(rank: Rank, what: str) -> None:
         target = target + 11
     elif what == "shape":
         target = target[:5]
+    elif what == "uneven":
+        own = logits[:, : 2 + 3 * (rank.rank == 3)]
+        placed = DTensor.from_local(own, mesh, [Shard(1)], shape=logits.shape, stride=(11, 1))
+    elif what == "statistics":
+        xent.row_statistics(placed, target)
     xent.cross_entropy(placed, target, **options)
+
+
+def counted(rank: Rank) -> None:
+    """Denominators in DTensors, and beside a group of other rows."""
+    mesh = init_device_mesh("cpu", (2, 2))
+    logits, target = torch.randn(6, 11), torch.randint(0, 11, (6,))
+    target[0] = -100
+    placed = distribute_tensor(logits, mesh, [Shard(0), Shard(1)])
+    labels = distribute_tensor(target, mesh, [Shard(0), Replicate()])
+    n = xent.valid_denominator(labels)
+    assert n.item() == 5
+    expected = xent.cross_entropy(logits, target)
+    held = distribute_tensor(n, mesh, [Replicate(), Replicate()])
+    for denominator in (n, held, "valid"):
+        loss = xent.cross_entropy(placed, labels, denominator=denominator)
+        torch.testing.assert_close(loss.full_tensor(), expected)
+    for dp_group in (None, rank.group):  # of ranks with the same rows here: the average is theirs
+        loss = xent.cross_entropy(placed, labels, denominator="batch", dp_group=dp_group)
+        torch.testing.assert_close(loss.full_tensor(), expected * 5 / 6)
+
+
+def test_denominators_are_counted_over_the_mesh(ranks) -> None:
+    ranks.run(4, counted)
 
 
 def explained(rank: Rank) -> str:
@@ -232,6 +260,8 @@ def test_a_dtensor_beside_plain_logits_is_refused(ranks, what, text) -> None:
         ("another mesh", ValueError, "target: expected a DTensor on the mesh of input"),
         ("labels", IndexError, "expected 0..10 or ignore_index=-100"),
         ("shape", ValueError, "target: expected class indices of shape (6,)"),
+        ("uneven", ValueError, "input: expected classes that are cut as Shard cuts them"),
+        ("statistics", TypeError, "target: expected a DTensor, since input is one; got an int64"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_on_every_rank(ranks, what, kind, text) -> None:

@@ -40,6 +40,7 @@ SECTIONS = {  # what is no loss has no source, and says of the others what there
 def test_exported_names() -> None:
     assert set(xent.__all__) == {
         "BCEWithLogitsLoss",
+        "ClassShards",
         "CrossEntropyLoss",
         "DenseCrossEntropy",
         "DenseCrossEntropyLoss",

@@ -25,6 +25,7 @@ from xent.nn import (
 from xent.statistics import backend, check_errors, empty_cache, explain_dispatch
 
 if TYPE_CHECKING:
+    from xent.contract.groups import ClassShards as ClassShards
     from xent.explanation import Explanation as Explanation
     from xent.explanation import explain as explain
     from xent.explanation import explain_binary as explain_binary
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BCEWithLogitsLoss",
+    "ClassShards",
     "CrossEntropyLoss",
     "DenseCrossEntropy",
     "DenseCrossEntropyLoss",
@@ -61,6 +63,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "ClassShards": "xent.contract.groups",
     "Explanation": "xent.explanation",
     "class_shards": "xent.statistics.shards",
     "explain": "xent.explanation",

@@ -71,6 +71,14 @@ def require_same_device(argument: str, value: Tensor, logits: Tensor, remedy: st
             got="a DTensor",
             remedy=f"Pass {argument}.to_local() or {argument}.full_tensor().",
         )
+    if is_distributed(logits) and not is_distributed(value):
+        raise mistake(
+            TypeError,
+            argument,
+            expected="a DTensor, since input is one",
+            got=described(value),
+            remedy="Or pass input.to_local(), and group= if the classes are sharded.",
+        )
     if value.device != logits.device:
         raise mistake(
             RuntimeError,

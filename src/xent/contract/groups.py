@@ -14,7 +14,16 @@ from xent.contract.shards import Shard
 
 @dataclass(frozen=True)
 class ClassShards:
-    """Which classes each rank of a group holds; made by ``class_shards``."""
+    """Which classes each rank of a group holds; made by ``class_shards``.
+
+    Copies of a Module that holds one share it.
+
+    Example:
+        >>> import xent
+        >>> shards = xent.ClassShards(group=None, ranges=((0, 500), (500, 1000)))
+        >>> shards.classes
+        1000
+    """
 
     group: dist.ProcessGroup
     ranges: tuple[tuple[int, int], ...]
@@ -31,8 +40,28 @@ class ClassShards:
         return sum(stop - start for start, stop in self.ranges)
 
 
-Group: TypeAlias = dist.ProcessGroup | DeviceMesh | ClassShards
+RankGroup: TypeAlias = dist.ProcessGroup | DeviceMesh
+"""What ``dp_group=`` takes."""
+Group: TypeAlias = RankGroup | ClassShards
 """What ``group=`` takes."""
+
+
+class Groups:
+    """The groups that a Module keeps. Its copies share them: a group of ranks cannot be copied.
+
+    Nor can it be pickled, unless it is given as a ``DeviceMesh``.
+    """
+
+    def __init__(self, group: Any, dp_group: Any) -> None:
+        """Raises what ``checked_group`` raises."""
+        for name, given in (("group", group), ("dp_group", dp_group)):
+            if given is not None and not (name == "group" and isinstance(given, ClassShards)):
+                checked_group(name, given)
+        self.group: Group | None = group
+        self.dp_group: RankGroup | None = dp_group
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Groups:
+        return self
 
 
 def checked_group(argument: str, group: Any) -> dist.ProcessGroup:

@@ -53,6 +53,11 @@ class LinearCall(NamedTuple):
         """That of the logits."""
         return self.call.layout
 
+    @property
+    def sample_weight(self) -> Tensor | None:
+        """That of the call."""
+        return self.call.sample_weight
+
 
 def checked_linear_call(
     input: Tensor,

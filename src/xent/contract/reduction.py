@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xent.contract.errors import as_number, described, mistake
-from xent.contract.inspection import values_at_hand
+from xent.contract.inspection import is_distributed, values_at_hand
 
 Denominator = Literal["valid", "weight", "batch"] | float | Tensor
 OnEmpty = Literal["nan", "zero"]
@@ -64,11 +64,18 @@ class Reduction:
         """The total over the divisor, or what ``on_empty`` says of nothing."""
         if not isinstance(divisor, Tensor) and divisor:
             return total / divisor
-        divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
+        divisor = as_scalar(divisor, total)
         empty = divisor == 0
         # The division must be harmless in the branch that is not taken: its gradient counts too.
         mean = total / divisor.masked_fill(empty, 1)
         return mean.masked_fill(empty, 0.0 if self.on_empty == "zero" else torch.nan)
+
+
+def as_scalar(number: Tensor | float, like: Tensor) -> Tensor:
+    """A number as a 0-d tensor beside another, without a copy from the host, which would wait."""
+    if isinstance(number, Tensor):
+        return number.to(like.device, like.dtype)
+    return like.new_full((), number)
 
 
 def summed(vector: Tensor) -> Tensor:
@@ -151,6 +158,8 @@ def _checked_denominator(denominator: Any, mode: str) -> Any:
             got=described(denominator),
             remedy="Use reduction='mean'.",
         )
+    if is_distributed(denominator):
+        denominator = denominator.full_tensor()
     number, remedy = as_number(denominator), ""
     kind: type[Exception] = TypeError
     if isinstance(denominator, Tensor):

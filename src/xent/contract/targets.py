@@ -34,7 +34,7 @@ class Targets:
 
     ``valid`` marks the positions that count; None means that all do. On a CPU ignored positions
     have index 0, so that they can be looked up without a thought and masked afterwards; elsewhere
-    nobody has looked at the labels, and ``within`` makes them safe to look up.
+    nobody may have looked at the labels, and ``within`` makes them safe to look up.
     """
 
     index: Tensor | None = None  # int64 [outer, inner]
@@ -192,7 +192,7 @@ def _indices(target: Tensor, layout: Layout, ignored: tuple[int, ...], in_full: 
         outside = ((index < 0) | (index >= layout.classes)) & ~skipped
         if bool(outside.any()):
             raise _out_of_range(target, outside.reshape(target.shape), ignored, layout.classes)
-    if index.is_cpu:
+    if index.is_cpu or in_full:
         index = index.masked_fill(skipped, 0)
     return Targets(index=index, valid=~skipped)
 

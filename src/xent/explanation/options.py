@@ -56,7 +56,7 @@ def refuse_both(loss: Any, options: dict[str, Any], defaults: dict[str, Any]) ->
 def _refuse_ranks(loss: CrossEntropyLoss) -> None:
     """An explanation is of what is here; a loss that other ranks take part in is not."""
     for name in ("group", "dp_group"):
-        if getattr(loss, name) is not None:
+        if getattr(loss.groups, name) is not None:
             raise mistake(
                 ValueError,
                 "loss",

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from xent.contract.call import Call, checked_call
 from xent.contract.dtypes import check_dtype
-from xent.contract.groups import Group
+from xent.contract.groups import Group, RankGroup
 from xent.contract.inspection import eager, is_distributed
 from xent.contract.overwriting import check_inplace_backward
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.shards import Shard
 from xent.contract.targets import Check
 from xent.functional.positions import position_losses
-from xent.functional.ranks import ALONE, Ranks, averaging, meaning, reduced
+from xent.functional.ranks import ALONE, Ranks, announce, averaging, reduced, to_be_the_same
 from xent.statistics.batches import batch_loss
 from xent.statistics.rows import canonical_statistics
 
@@ -39,7 +39,7 @@ def cross_entropy(
     inplace_backward: bool = False,
     check: Check | None = None,
     group: Group | None = None,
-    dp_group: Group | None = None,
+    dp_group: RankGroup | None = None,
 ) -> Tensor:
     """Cross-entropy between logits and labels: torch's function, closer to the mathematics.
 
@@ -90,12 +90,13 @@ def cross_entropy(
             looked at; elsewhere a bad one makes the loss NaN, and ``check_errors`` names it. With
             ``group`` the ranks also compare their labels and sample weights.
         group: the ranks that share the classes of the same rows, as a ``ProcessGroup``, a
-            ``DeviceMesh`` of one axis, or ``class_shards``. ``input`` and probabilities hold the
-            classes of this rank, class indices count over all; ``weight`` is for either. The loss
-            is the same on every rank, to the bit. Logits in a ``DTensor`` know their group.
+            ``DeviceMesh`` of one axis, or ``class_shards``; None: all classes are here. ``input``
+            and probabilities hold the classes of this rank, class indices count over all;
+            ``weight`` is for either. The loss is the same on every rank, to the bit. Logits in a
+            ``DTensor`` know their group. Differentiated once, by ``backward``.
         dp_group: the ranks that have other rows and average their gradients, as DDP and FSDP do:
             ``mean`` divides by the average of their divisors, so that this average of gradients is
-            the gradient of the mean over all rows.
+            the gradient of the mean over all rows. A rank that raises leaves the others waiting.
 
     Returns:
         A 0-d tensor, or the positions' shape for ``"none"``. Its dtype is ``dtype`` or what
@@ -110,7 +111,8 @@ def cross_entropy(
             ``inplace_backward`` must not overwrite.
         IndexError: a label outside [0, C), named by position and value; on CPU, where the values
             can be looked at without waiting, or with ``check``.
-        NotImplementedError: logits that are not floating-point.
+        NotImplementedError: logits that are not floating-point; second derivatives, forward mode
+            and ``torch.func`` with ``group``.
 
     Source: Bishop, Pattern Recognition and Machine Learning (2006), eq. 4.108; label smoothing:
     Szegedy et al. (2016), section 7. Differences from torch: ignored positions are inert even
@@ -172,7 +174,7 @@ def _general(
     inplace_backward: bool = False,
     check: Check | None = None,
     group: Group | None = None,
-    dp_group: Group | None = None,
+    dp_group: RankGroup | None = None,
     ranks: Ranks = ALONE,
 ) -> Tensor:
     if is_distributed(input):
@@ -184,11 +186,15 @@ def _general(
             sample_weight=sample_weight, denominator=denominator, on_empty=on_empty, dtype=dtype,
             inplace_backward=inplace_backward, check=check, group=group, dp_group=dp_group,
         )  # fmt: skip
-    reduction_ = checked_reduction(
-        reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, depth=2
-    )
-    check_dtype(dtype)
-    ranks = averaging(ranks, dp_group, reduction_)
+    try:
+        reduction_ = checked_reduction(
+            reduction, size_average, reduce, denominator=denominator, on_empty=on_empty, depth=2
+        )
+        check_dtype(dtype)
+        ranks = averaging(ranks, dp_group, reduction_)
+    except Exception as error:  # of any type: other ranks would wait for this one
+        announce(error, group, check)
+        raise
 
     def checked(shard: Shard | None, weight: Tensor | None) -> Call:
         call = checked_call(
@@ -207,11 +213,11 @@ def _general(
     else:
         from xent.statistics import shards  # most losses have all their classes
 
-        meant = meaning(
-            reduction_, ignore_index=ignore_index, label_smoothing=label_smoothing,
-            sample_weight=sample_weight,
+        in_full = check is not None
+        call, part = shards.agreed(
+            checked, group, weight, in_full=in_full,
+            **to_be_the_same(reduction_, ignore_index, label_smoothing, in_full),
         )  # fmt: skip
-        call, part = shards.agreed(checked, group, weight, in_full=check is not None, **meant)
         uniform = call.label_smoothing > 0
         vectors, known = shards.canonical_statistics(
             call.rows, part, uniform=uniform, inplace_backward=inplace_backward

@@ -32,8 +32,6 @@ def dtensor_loss(
     *,
     group: Any,
     sample_weight: Tensor | None,
-    reduction: str,
-    denominator: Any,
     dim: int | None,
     **options: Any,
 ) -> Tensor:
@@ -46,15 +44,12 @@ def dtensor_loss(
             got=type(group).__name__,
         )
     placed = _Placed(input, dim)
-    if denominator == "batch":
-        denominator = layout_of(input, dim).batch
     loss = general(
         input.to_local(),
         placed.labels(target),
         placed.class_weight(weight),
         sample_weight=placed.positions_of("sample_weight", sample_weight),
-        reduction=reduction, denominator=denominator, dim=placed.dim, group=placed.group,
-        ranks=placed.ranks, **options,
+        dim=placed.dim, group=placed.group, ranks=placed.ranks, **options,
     )  # fmt: skip
     return placed.result(loss)
 
@@ -86,15 +81,25 @@ class _Placed:
             )
         self.group = None
         if over_classes:
-            along = self.mesh.get_group(over_classes[0])
-            self.group = ClassShards(along, _chunks(self.shape[self.dim], along.size()))
-        self.ranks = Ranks(
-            tuple(
-                self.mesh.get_group(i)
-                for i, placement in enumerate(self.placements)
-                if placement.is_shard() and i not in over_classes
-            )
+            ranks = self.mesh.get_group(over_classes[0])
+            self.group = ClassShards(ranks, _chunks(self.shape[self.dim], ranks.size()))
+            self._check_split(input.to_local().shape[self.dim], self.group.own.size)
+        along = (
+            self.mesh.get_group(i)
+            for i, placement in enumerate(self.placements)
+            if placement.is_shard() and i not in over_classes
         )
+        self.ranks = Ranks(tuple(along), batch=layout_of(input, dim).batch)
+
+    def _check_split(self, size: int, expected: int) -> None:
+        if size != expected:
+            raise mistake(
+                ValueError,
+                "input",
+                expected=f"classes that are cut as Shard cuts them, {expected} on this rank",
+                got=str(size),
+                remedy="Redistribute it, or pass the local logits and group=.",
+            )
 
     def labels(self, target: Tensor) -> Tensor:
         """Those of the logits that are here."""

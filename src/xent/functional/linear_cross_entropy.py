@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from xent.contract.dtypes import check_dtype
-from xent.contract.groups import Group
+from xent.contract.groups import Group, RankGroup
 from xent.contract.inspection import eager
 from xent.contract.linear import LinearCall, checked_linear_call
-from xent.contract.reduction import Denominator, OnEmpty, Reduction, checked_reduction
+from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.shards import Shard
 from xent.contract.targets import Check
 from xent.functional.positions import position_losses, position_masses
 from xent.functional.ranks import (
     ALONE,
+    announce,
     averaging,
-    meaning,
     reduced,
     reduced_total,
+    to_be_the_same,
 )
 from xent.statistics.linear.rows import canonical_statistics, canonical_total
 
@@ -43,7 +44,7 @@ def linear_cross_entropy(
     chunk_bytes: int | None = None,
     check: Check | None = None,
     group: Group | None = None,
-    dp_group: Group | None = None,
+    dp_group: RankGroup | None = None,
 ) -> Tensor:
     """``cross_entropy`` of input · linear_weightᵀ + linear_bias; the logits are never all there.
 
@@ -116,9 +117,7 @@ def linear_cross_entropy(
     """
     general = _general if group is None and dp_group is None else eager(_general)
     return general(
-        input, linear_weight, target, weight, checked_reduction(
-            reduction, denominator=denominator, on_empty=on_empty
-        ),
+        input, linear_weight, target, weight, reduction, denominator, on_empty,
         dtype=dtype, group=group, dp_group=dp_group, linear_bias=linear_bias,
         ignore_index=ignore_index, label_smoothing=label_smoothing, sample_weight=sample_weight,
         chunk_bytes=chunk_bytes, check=check,
@@ -130,15 +129,22 @@ def _general(
     linear_weight: Tensor,
     target: Tensor,
     weight: Tensor | None,
-    reduction: Reduction,
+    reduction: str,
+    denominator: Denominator | None,
+    on_empty: OnEmpty,
     *,
     dtype: torch.dtype | None,
     group: Group | None,
-    dp_group: Group | None,
+    dp_group: RankGroup | None,
     **options: Any,
 ) -> Tensor:
-    check_dtype(dtype)
-    ranks = averaging(ALONE, dp_group, reduction)
+    try:
+        reduction_ = checked_reduction(reduction, denominator=denominator, on_empty=on_empty)
+        check_dtype(dtype)
+        ranks = averaging(ALONE, dp_group, reduction_)
+    except Exception as error:  # of any type: other ranks would wait for this one
+        announce(error, group, options["check"])
+        raise
 
     def checked(shard: Shard | None, weight: Tensor | None) -> LinearCall:
         return checked_linear_call(
@@ -147,20 +153,24 @@ def _general(
 
     if group is None:
         call, rows = checked(None, weight)
-        if reduction.mode != "none":
+        if reduction_.mode != "none":
             total = canonical_total(rows, position_masses(call))
-            return reduced_total(total, call, reduction, ranks).to(dtype or call.natural)
+            return reduced_total(total, call, reduction_, ranks).to(dtype or call.natural)
         vectors = canonical_statistics(rows, uniform=call.label_smoothing > 0).vectors
     else:
         from xent.statistics import shards  # most classifiers have all their classes
 
-        meant = meaning(reduction, **options)
         in_full = options["check"] is not None
-        (call, rows), part = shards.agreed(checked, group, weight, in_full=in_full, **meant)
+        (call, rows), part = shards.agreed(
+            checked, group, weight, in_full=in_full,
+            **to_be_the_same(
+                reduction_, options["ignore_index"], options["label_smoothing"], in_full
+            ),
+        )  # fmt: skip
         vectors, known = shards.canonical_linear_statistics(
             rows, part, uniform=call.label_smoothing > 0
         )
         call = call.with_weights_of_labels(known)
-    losses = reduced(position_losses(vectors, call), call, reduction, ranks)
+    losses = reduced(position_losses(vectors, call), call, reduction_, ranks)
     losses = losses.to(dtype or call.natural)
-    return call.layout.restore(losses) if reduction.mode == "none" else losses
+    return call.layout.restore(losses) if reduction_.mode == "none" else losses

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from xent.contract.call import Call
+from xent.contract.errors import as_number
 from xent.contract.groups import checked_group
-from xent.contract.reduction import Reduction, summed
+from xent.contract.reduction import Reduction, as_scalar, summed
+from xent.contract.targets import ignored_values
 
 
 class Ranks(NamedTuple):
@@ -20,6 +22,8 @@ class Ranks(NamedTuple):
     """Of the same loss: sums run over them."""
     averaged: ProcessGroup | None = None
     """Of losses of their own, whose gradients will be averaged."""
+    batch: int | None = None
+    """Size of the batch axis over ``positions``, which may share another axis."""
 
     def total(self, own: Tensor) -> Tensor:
         """Sums over all positions of a loss, of those over this rank's."""
@@ -31,12 +35,16 @@ class Ranks(NamedTuple):
             own = summed_over(own, group)
         return own
 
-    def fraction(self, total: Tensor, divisor: Tensor | float) -> tuple[Tensor, Tensor | float]:
-        """A total and what it is divided by, both of all ranks: in one sum, if both are summed."""
+    def fraction(self, total: Tensor, call: Call, rule: Any) -> tuple[Tensor, Tensor | float]:
+        """A total and what it is divided by, of all ranks: in one sum, if both are summed."""
         if self == ALONE:
-            return total, divisor
-        divisor = torch.as_tensor(divisor, dtype=total.dtype, device=total.device)
-        total, divisor = self.total(torch.stack((total, divisor))).unbind()
+            return total, call.divisor(rule)
+        if rule == "batch" and self.batch is not None:
+            total, divisor = self.total(total), as_scalar(self.batch, total)
+        else:
+            divisor = as_scalar(call.divisor(rule), total)
+            if self.positions:
+                total, divisor = self.total(torch.stack((total, divisor))).unbind()
         if self.averaged is not None:
             from xent.statistics.shards.collectives import averaged_over
 
@@ -59,24 +67,35 @@ def averaging(ranks: Ranks, dp_group: Any, reduction: Reduction) -> Ranks:
     return ranks._replace(averaged=checked_group("dp_group", dp_group))
 
 
-def meaning(
-    reduction: Reduction,
-    *,
-    ignore_index: Any,
-    label_smoothing: Any,
-    sample_weight: Any,
-    **of_this_rank: Any,
+def announce(error: Exception, group: Any, check: Any) -> None:
+    """Tells the ranks of a group that this one fails before they ask each other what they mean."""
+    if group is not None:
+        from xent.statistics.shards import agreement
+
+        agreement.announce(error, group, in_full=check is not None)
+
+
+def to_be_the_same(
+    reduction: Reduction, ignore_index: Any, label_smoothing: Any, in_full: bool
 ) -> dict[str, Any]:
-    """What ranks that share the classes of the same rows have to say alike."""
-    del of_this_rank
-    number = reduction.denominator
+    """The options that ranks which share the classes of the same rows have to give alike."""
+    number, smoothing = reduction.denominator, as_number(label_smoothing)
+    if isinstance(number, Tensor):
+        number = number.item() if in_full else "a tensor"
     return {
         "reduction": reduction.mode,
-        "denominator": "a tensor" if isinstance(number, Tensor) else number,
-        "ignore_index": ignore_index,
-        "label_smoothing": label_smoothing,
-        "sample_weight": "none" if sample_weight is None else "there",
+        "denominator": number,
+        "ignore_index": _sorted(ignore_index),
+        "label_smoothing": label_smoothing if smoothing is None else float(smoothing),
     }
+
+
+def _sorted(ignore_index: Any) -> Any:
+    """One form of what means the same; what is wrong is said where it is checked."""
+    try:
+        return sorted(ignored_values(-100 if ignore_index is None else ignore_index))
+    except TypeError:
+        return ignore_index
 
 
 def reduced(losses: Tensor, call: Call, reduction: Reduction, ranks: Ranks) -> Tensor:
@@ -90,7 +109,6 @@ def reduced_total(total: Tensor, call: Call, reduction: Reduction, ranks: Ranks)
     """The same of their sum."""
     if reduction.mode == "sum":
         return ranks.total(total)
-    divisor = call.divisor(reduction.denominator)
     if not reduction.counts:
-        return reduction.mean(ranks.total(total), divisor)
-    return reduction.mean(*ranks.fraction(total, divisor))
+        return reduction.mean(ranks.total(total), reduction.denominator)
+    return reduction.mean(*ranks.fraction(total, call, reduction.denominator))

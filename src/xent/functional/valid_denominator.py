@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from xent.contract.errors import described, mistake, require_tensor
-from xent.contract.groups import checked_group
-from xent.contract.inspection import eager
+from xent.contract.groups import RankGroup, checked_group
+from xent.contract.inspection import eager, is_distributed
 from xent.contract.targets import equal_to_any, ignored_values
 
 
 def valid_denominator(
     target: Tensor | Iterable[Tensor],
     *,
-    ignore_index: int | Sequence[int] = -100,
-    dp_group: Any = None,
+    ignore_index: int | Sequence[int] | None = -100,
+    dp_group: RankGroup | None = None,
 ) -> Tensor:
     """The ``denominator`` with which micro-batches, and ranks, add up to the mean over all of them.
 
@@ -31,13 +31,14 @@ def valid_denominator(
     Args:
         target: class indices of any integer dtype and shape; of all micro-batches of a step, as
             tensors.
-        ignore_index: label, or labels, that do not count.
+        ignore_index: label, or labels, that do not count; None is −100. Sample weights of 0 are not
+            looked at: set the labels of such positions to one that is ignored.
         dp_group: the ranks that average their gradients, as a ``ProcessGroup`` or a ``DeviceMesh``
             of one axis: one all-reduce of one number. None: there is one rank.
 
     Returns:
-        0-d float64, on the device of the labels; no waiting for it. Pass it as ``denominator=`` to
-        each loss of the step.
+        0-d float64 (float32 where a device has no other), on the device of the labels; no waiting
+        for it. Pass it as ``denominator=`` to each loss of the step.
 
     Raises:
         TypeError: what are no tensors, or no group.
@@ -55,15 +56,14 @@ def valid_denominator(
         True
     """
     group = None if dp_group is None else checked_group("dp_group", dp_group)
-    ignored = ignored_values(ignore_index)
+    ignored = ignored_values(-100 if ignore_index is None else ignore_index)
     several = [target] if isinstance(target, Tensor) else list(target)
     if not several:
         raise mistake(ValueError, "target", expected="labels", got="no tensor at all")
     for labels in several:
         _check_labels(labels)
-    count = sum((~equal_to_any(labels, ignored)).sum() for labels in several)
-    assert isinstance(count, Tensor)  # there is a first one
-    count = count.to(torch.float64)
+    count = torch.stack([_count(labels, ignored) for labels in several]).sum()
+    count = count.to(torch.float32 if count.device.type == "mps" else torch.float64)
     return count if group is None else eager(_averaged)(count, group)
 
 
@@ -77,6 +77,11 @@ def _check_labels(labels: Any) -> None:
             got=described(labels),
             remedy="Of probabilities each position counts: pass their number as denominator.",
         )
+
+
+def _count(labels: Tensor, ignored: tuple[int, ...]) -> Tensor:
+    count = (~equal_to_any(labels, ignored)).sum()
+    return count.full_tensor() if is_distributed(count) else count
 
 
 def _averaged(count: Tensor, group: Any) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from xent import functional
 from xent.contract.dtypes import check_dtype
-from xent.contract.groups import Group
+from xent.contract.groups import Group, Groups, RankGroup
 from xent.contract.layout import checked_dim
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.targets import Check, checked_check, stored_ignore_index
@@ -51,7 +51,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         inplace_backward: bool = False,
         check: Check | None = None,
         group: Group | None = None,
-        dp_group: Group | None = None,
+        dp_group: RankGroup | None = None,
     ) -> None:
         checked = checked_reduction(
             reduction, size_average, reduce, denominator=denominator, on_empty=on_empty
@@ -67,8 +67,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         self.inplace_backward = inplace_backward
         checked_check(check)
         self.check = check
-        self.group = group
-        self.dp_group = dp_group
+        self.groups = Groups(group, dp_group)
 
     def forward(
         self,
@@ -93,8 +92,8 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             dtype=self.dtype,
             inplace_backward=self.inplace_backward,
             check=self.check,
-            group=self.group,
-            dp_group=self.dp_group,
+            group=self.groups.group,
+            dp_group=self.groups.dp_group,
         )
 
     def extra_repr(self) -> str:
@@ -110,12 +109,13 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             dtype=(self.dtype, None),
             inplace_backward=(self.inplace_backward, False),
             check=(self.check, None),
-            group=(self.group, None),
-            dp_group=(self.dp_group, None),
+            group=(self.groups.group, None),
+            dp_group=(self.groups.dp_group, None),
         )
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
-        beyond = (self.dim, self.denominator, self.dtype, self.group, self.dp_group)
+        groups = (self.groups.group, self.groups.dp_group)
+        beyond = (self.dim, self.denominator, self.dtype, *groups)
         further = any(option is not None for option in beyond) or self.on_empty != "nan"
         if further or not isinstance(self.ignore_index, int):
             raise not_scriptable(self)

@@ -12,7 +12,7 @@ from torch import Tensor
 from xent import functional
 from xent.contract.dtypes import check_dtype
 from xent.contract.errors import described, mistake, shape
-from xent.contract.groups import Group
+from xent.contract.groups import Group, Groups, RankGroup
 from xent.contract.linear import checked_chunk_bytes
 from xent.contract.reduction import Denominator, OnEmpty, checked_reduction
 from xent.contract.targets import Check, checked_check, stored_ignore_index
@@ -62,7 +62,7 @@ class LinearCrossEntropyLoss(torch.nn.Module):
         chunk_bytes: int | None = None,
         check: Check | None = None,
         group: Group | None = None,
-        dp_group: Group | None = None,
+        dp_group: RankGroup | None = None,
     ) -> None:
         super().__init__()
         checked = checked_reduction(reduction, denominator=denominator, on_empty=on_empty)
@@ -78,8 +78,7 @@ class LinearCrossEntropyLoss(torch.nn.Module):
         self.chunk_bytes = checked_chunk_bytes(chunk_bytes)
         checked_check(check)
         self.check = check
-        self.group = group
-        self.dp_group = dp_group
+        self.groups = Groups(group, dp_group)
         if weight is not None and group is None and tuple(weight.shape) != (num_classes,):
             raise mistake(
                 RuntimeError,
@@ -117,8 +116,8 @@ class LinearCrossEntropyLoss(torch.nn.Module):
             dtype=self.loss_dtype,
             chunk_bytes=self.chunk_bytes,
             check=self.check,
-            group=self.group,
-            dp_group=self.dp_group,
+            group=self.groups.group,
+            dp_group=self.groups.dp_group,
         )
 
     def extra_repr(self) -> str:
@@ -135,8 +134,8 @@ class LinearCrossEntropyLoss(torch.nn.Module):
             loss_dtype=(self.loss_dtype, None),
             chunk_bytes=(self.chunk_bytes, None),
             check=(self.check, None),
-            group=(self.group, None),
-            dp_group=(self.dp_group, None),
+            group=(self.groups.group, None),
+            dp_group=(self.groups.dp_group, None),
         )
         bias = f"bias={self.linear.bias is not None}"
         return ", ".join(filter(None, (shape, bias, options)))

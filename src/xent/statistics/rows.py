@@ -101,13 +101,14 @@ def row_statistics(
         return eager(_over_ranks)(
             input, target, weight, ignore_index, valid, uniform, dim, check, group
         )
-    layout, rows = _checked(input, target, weight, ignore_index, valid, dim, check)
+    layout, rows, _ = _checked(input, target, weight, ignore_index, valid, dim, check)
     return _shaped(layout, canonical_statistics(rows, uniform=uniform))
 
 
 class _Call(NamedTuple):
     layout: Layout
     rows: Rows
+    sample_weight: None = None
 
 
 def _checked(
@@ -148,9 +149,9 @@ def _over_ranks(
     def checked(shard: Shard | None, weight: Tensor | None) -> _Call:
         return _checked(input, target, weight, ignore_index, valid, dim, check, shard)
 
-    (layout, rows), part = shards.agreed(
-        checked, group, weight, in_full=check is not None, ignore_index=ignore_index,
-        uniform=uniform, valid="none" if valid is None else "there",
+    (layout, rows, _), part = shards.agreed(
+        checked, group, weight, in_full=check is not None,
+        ignore_index=ignore_index, uniform=uniform, valid="none" if valid is None else "there",
     )  # fmt: skip
     return _shaped(layout, shards.canonical_statistics(rows, part, uniform=uniform).vectors)
 

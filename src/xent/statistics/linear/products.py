@@ -44,6 +44,8 @@ class Products:
 
     def at_input(self, gradient: Tensor, out: Tensor) -> None:
         """Writes the gradient at hidden, of that at its logits."""
+        if not gradient.shape[1]:  # a rank without a class
+            out.zero_()
         for start, stop, weight in self._pieces(0, gradient.shape[1]):
             if start == 0:
                 write_product(out, gradient[:, start:stop], weight)

@@ -6,7 +6,7 @@ Whoever finds a mistake in its own arguments says so before it raises: the other
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from xent.contract.errors import mistake, plain
 from xent.contract.groups import ClassShards, checked_group
-from xent.contract.inspection import values_at_hand
+from xent.contract.inspection import has_values, values_at_hand
 from xent.contract.layout import Layout
 from xent.contract.rows import LinearRows, Rows
 from xent.contract.shards import UNKNOWN, Shard
 from xent.statistics.shards.class_shards import in_rank_order
-from xent.statistics.shards.collectives import answered, gathered, replicated
+from xent.statistics.shards.collectives import first_line, gathered, replicated
 from xent.statistics.shards.parts import Part, check_mode
+from xent.statistics.shards.values import check_values
 
 
 class Checked(Protocol):
@@ -37,12 +38,17 @@ class Checked(Protocol):
         """The rows and their labels."""
         ...
 
+    @property
+    def sample_weight(self) -> Tensor | None:
+        """One factor per position."""
+        ...
+
 
 C = TypeVar("C", bound=Checked)
 
 
 @dataclass(frozen=True)
-class Card:
+class Statement:
     """What a rank says of its call."""
 
     error: str | None = None
@@ -52,8 +58,8 @@ class Card:
     weights: int | None = None
     """How many class weights it was given."""
     labels: tuple[int, int] | None = None
-    """The least and the largest that counts, where they can be looked at."""
-    same: tuple[tuple[str, str], ...] = ()
+    """The least and the largest, where they can be looked at."""
+    same: dict[str, str] = field(default_factory=dict)
     """What has to be the same on every rank, by name."""
 
 
@@ -75,42 +81,67 @@ def agreed(
         same: what else has to be the same on all ranks.
     """
     check_mode()
-    if isinstance(group, ClassShards):
+    if isinstance(group, ClassShards) and not in_full:
         part = Part(group.own, group.group)
-        if not in_full:
-            return _in_the_shard(checked, part, weight), part
-    else:
-        part = Part(UNKNOWN, checked_group("group", group))
-    cards, error = _exchanged(checked, part.group, weight, in_full, same)
-    if error is not None:
-        raise error
-    _check_same(cards)
-    own = part.group.rank()
-    if not part.shard.is_known:
-        part = Part(in_rank_order([card.classes for card in cards], own), part.group)
-    _check_others(cards, own, part.shard.classes)
+        return _in_the_shard(checked, part, _own_weight(weight, group)), part
+    ranks = group.group if isinstance(group, ClassShards) else checked_group("group", group)
+    said = _exchanged(checked, ranks, weight, in_full, same)
+    _check_same(said)
+    shard = in_rank_order([statement.classes for statement in said], ranks.rank())
+    part = Part(group.own if isinstance(group, ClassShards) else shard, ranks)
+    _check_labels(said, ranks.rank(), part.shard.classes)
+    if _weights_are_whole(said, part.shard.classes) and weight is not None:
+        weight = replicated(weight, ranks)
     call = _in_the_shard(checked, part, weight)
     if in_full:
-        _check_values(call, part.group)
+        check_values(call.layout, call.rows, call.sample_weight, ranks)
     return call, part
+
+
+def announce(error: Exception, group: Any, *, in_full: bool) -> None:
+    """Tells the ranks, which are about to exchange what they mean, that this one cannot."""
+    if isinstance(group, ClassShards):
+        if not in_full:
+            return  # nobody asks
+        group = group.group
+    words = f"{type(error).__name__}: {first_line(error)}"
+    gathered(Statement(error=words), checked_group("group", group), "its part in a loss")
 
 
 def _in_the_shard(
     checked: Callable[[Shard, Tensor | None], C], part: Part, weight: Tensor | None
 ) -> C:
-    if weight is not None and part.group.size() > 1 and len(weight) == part.shard.classes:
-        weight = replicated(weight, part.group)  # all ranks have all of it
     call = checked(part.shard, weight)
     if call.layout.own_classes != part.shard.size:
         raise mistake(
             ValueError,
             "input",
-            expected=f"logits of {part.shard.size} classes, {part.shard.start}.."
-            f"{part.shard.stop - 1} of {part.shard.classes}, on rank {part.group.rank()}",
+            expected=f"logits of {part.shard.size} classes on rank {part.group.rank()}, which "
+            f"begin at {part.shard.start} of {part.shard.classes}",
             got=f"{call.layout.own_classes}",
             remedy="They are what class_shards was told.",
         )
     return call
+
+
+def _own_weight(weight: Any, shards: ClassShards) -> Any:
+    """Class weights whose gradient is summed over the ranks, if all have all of them.
+
+    Nobody is asked: every rank has to come to the same, from what it was given.
+    """
+    if not (isinstance(weight, Tensor) and weight.ndim == 1 and weight.requires_grad):
+        return weight
+    sizes = [stop - start for start, stop in shards.ranges]
+    if len(sizes) > 1 and shards.classes in sizes:
+        raise mistake(
+            ValueError,
+            "weight",
+            expected="factors that are not differentiated, where one rank holds all classes",
+            got="a tensor that requires grad",
+            remedy="Pass the process group as group.",
+        )
+    whole = len(weight) == shards.classes != shards.own.size
+    return replicated(weight, shards.group) if whole else weight
 
 
 def _exchanged(
@@ -119,64 +150,78 @@ def _exchanged(
     weight: Any,
     in_full: bool,
     same: dict[str, Any],
-) -> tuple[list[Card], Exception | None]:
-    """The cards of all ranks, and what is wrong with this rank's arguments."""
-    error = None
+) -> list[Statement]:
+    """What all ranks say; raises what is wrong with this rank's arguments, when all know of it."""
     try:
-        card = _card_of(checked(UNKNOWN, weight), weight, in_full, same)
-    except Exception as mistaken:  # whatever it is, the others must not wait for this rank
-        error = mistaken
-        card = Card(error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
-    return gathered(card, group, "its part in a loss"), error
+        own = _statement(checked(UNKNOWN, weight), weight, in_full, same)
+    except Exception as error:  # whatever it is, the others must not wait for this rank
+        announce(error, group, in_full=in_full)
+        raise
+    return gathered(own, group, "its part in a loss")
 
 
-def _card_of(call: Checked, weight: Tensor | None, in_full: bool, same: dict[str, Any]) -> Card:
+def _statement(
+    call: Checked, weight: Tensor | None, in_full: bool, same: dict[str, Any]
+) -> Statement:
     rows = call.rows
-    kind = "nothing"
+    labels = "nothing"
     if rows.target is not None:
-        kind = "class indices"
+        labels = "class indices"
     elif rows.probabilities is not None:
-        kind = f"{plain(rows.probabilities.dtype)} probabilities"
-    first = rows.hidden if isinstance(rows, LinearRows) else rows.logits
-    weighed = "none" if weight is None else f"a {plain(weight.dtype)} tensor"
+        labels = f"{plain(rows.probabilities.dtype)} probabilities"
     shared = {
-        "group": f"a call with {' '.join(same)}",  # of one function, that is
+        "group": f"a call with {', '.join(same)}",  # of one function, that is
         "check": "'values'" if in_full else None,
-        "input": f"a {plain(first.dtype)} tensor", "target": kind, "weight": weighed, **same,
-    }  # fmt: skip
-    return Card(
+        # the gradient at hidden states, and at factors that all have, is a matter of all ranks
+        "input": _kind(rows.hidden) if isinstance(rows, LinearRows) else plain(rows.logits.dtype),
+        "target": labels,
+        "weight": _kind(weight),
+        "sample_weight": _kind(call.sample_weight),
+        **same,
+    }
+    return Statement(
         positions=call.layout.positions,
         classes=call.layout.own_classes,
         weights=None if weight is None else len(weight),
-        labels=_span(rows.target, rows.valid, in_full),
-        same=tuple((name, str(value)) for name, value in shared.items()),
+        labels=_span(rows.target, in_full),
+        same={name: str(value) for name, value in shared.items()},
     )
 
 
-def _span(target: Tensor | None, valid: Tensor | None, in_full: bool) -> tuple[int, int] | None:
-    if target is None or not (in_full or values_at_hand(target)):
+def _kind(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "none"
+    followed = tensor.requires_grad and torch.is_grad_enabled()
+    return f"{plain(tensor.dtype)}, differentiated" if followed else plain(tensor.dtype)
+
+
+def _span(index: Tensor | None, in_full: bool) -> tuple[int, int] | None:
+    """Of all labels, also of those that do not count for other reasons; ignored ones are 0."""
+    looked_at = index is not None and (values_at_hand(index) or (in_full and has_values(index)))
+    if index is None or not looked_at or not index.numel():
         return None
-    counted = target if valid is None else target[valid]
-    return (int(counted.min()), int(counted.max())) if counted.numel() else None
+    low, high = index.aminmax()
+    return int(low), int(high)
 
 
-def _check_same(cards: list[Card]) -> None:
+def _check_same(said: list[Statement]) -> None:
     """Raises the same error on every rank."""
-    for rank, card in enumerate(cards):
-        if card.error is not None:
-            raise RuntimeError(f"group: rank {rank} could not take part; there: {card.error}")
-    first = cards[0]
-    for rank, card in enumerate(cards):
-        if card.positions != first.positions:
+    for rank, statement in enumerate(said):
+        if statement.error is not None:
+            raise _absent(rank, statement.error)
+    first = said[0]
+    for rank, statement in enumerate(said):
+        if statement.positions != first.positions:
             raise mistake(
                 ValueError,
                 "input",
                 expected="the same positions on every rank of the group",
-                got=f"{first.positions} on rank 0 and {card.positions} on rank {rank}",
+                got=f"{first.positions} on rank 0 and {statement.positions} on rank {rank}",
                 remedy="Ranks share the classes of the same rows; for shares of a batch see "
                 "dp_group.",
             )
-        for (name, here), (_, there) in zip(first.same, card.same, strict=True):
+        for name, here in first.same.items():
+            there = statement.same.get(name)
             if here != there:
                 raise mistake(
                     ValueError,
@@ -186,65 +231,38 @@ def _check_same(cards: list[Card]) -> None:
                 )
 
 
-def _check_others(cards: list[Card], own: int, classes: int) -> None:
-    """Raises what another rank is about to raise of its own arguments; there it is said in full."""
-    mistakes = {rank: _mistake_in(card, classes) for rank, card in enumerate(cards)}
-    if mistakes[own] is None:
-        for rank, found in mistakes.items():
-            if found is not None:
-                raise RuntimeError(f"group: rank {rank} could not take part; there: {found}")
+def _check_labels(said: list[Statement], own: int, classes: int) -> None:
+    """Raises what other ranks are about to raise of their labels; there it is said in full."""
+    wrong = {
+        rank: span
+        for rank, span in ((rank, statement.labels) for rank, statement in enumerate(said))
+        if span is not None and not 0 <= span[0] <= span[1] < classes
+    }
+    for rank, (low, high) in wrong.items():
+        if own not in wrong:
+            words = f"target has labels from {low} to {high}; expected 0..{classes - 1}."
+            raise _absent(rank, words)
 
 
-def _mistake_in(card: Card, classes: int) -> str | None:
-    if card.labels is not None and not 0 <= card.labels[0] <= card.labels[1] < classes:
-        low, high = card.labels
-        return f"target has labels from {low} to {high}; expected 0..{classes - 1}."
-    if card.weights not in (None, card.classes, classes):
-        return f"weight has {card.weights} factors; expected {card.classes} or {classes}."
-    return None
+def _weights_are_whole(said: list[Statement], classes: int) -> bool:
+    """Whether the ranks were given the weights of all classes, and not each those of its own."""
+    given = [statement.weights for statement in said]
+    if None in given or all(statement.weights == statement.classes for statement in said):
+        return False
+    if all(count == classes for count in given):
+        return True
+    counts = ", ".join(
+        f"{statement.weights} for {statement.classes} classes on rank {rank}"
+        for rank, statement in enumerate(said)
+    )
+    raise mistake(
+        RuntimeError,
+        "weight",
+        expected=f"one factor for each of the {classes} classes on every rank, or for each of its "
+        "own on every rank",
+        got=counts,
+    )
 
 
-def _check_values(call: Checked, group: dist.ProcessGroup) -> None:
-    """Labels, which positions count and how much are those of rank 0, or every rank raises."""
-    rows = call.rows
-    first = rows.hidden if isinstance(rows, LinearRows) else rows.logits
-    counting = rows.valid
-    if counting is None:
-        size = call.layout.vectors(torch.empty(call.layout.positions, device="meta")).shape
-        counting = torch.ones(size, dtype=torch.bool, device=first.device)
-    if rows.target is None:
-        _check_equal("valid", counting, call.layout, group)
-    else:
-        labels = rows.target.masked_fill(~counting, _IGNORED)
-        _check_equal("target", labels, call.layout, group)
-    factors = getattr(getattr(call, "call", call), "sample_weight", None)  # statistics have none
-    if factors is not None:
-        _check_equal("sample_weight", factors.detach(), call.layout, group)
-
-
-_IGNORED = -(1 << 63)
-
-
-def _check_equal(name: str, tensor: Tensor, layout: Layout, group: dist.ProcessGroup) -> None:
-    first = tensor.clone(memory_format=torch.contiguous_format)
-    with answered(f"its {name}"):
-        dist.broadcast(first, group=group, group_src=0)
-    different = layout.restore((tensor != first) & ~((tensor != tensor) & (first != first)))
-    found = None
-    if bool(different.any()):
-        place = tuple(different.nonzero()[0].tolist())
-        found = place, *(_said(layout.restore(t)[place].item()) for t in (first, tensor))
-    for rank, said in enumerate(gathered(found, group, f"its {name}")):
-        if said is not None:
-            place, of_first, there = said
-            raise mistake(
-                ValueError,
-                f"{name}[{', '.join(map(str, place))}]",
-                expected="the same on every rank of the group",
-                got=f"{of_first} on rank 0 and {there} on rank {rank}",
-                remedy="Ranks share the classes of the same rows: broadcast what belongs to these.",
-            )
-
-
-def _said(value: float) -> str:
-    return "an ignored label" if value == _IGNORED else str(value)
+def _absent(rank: int, words: str) -> RuntimeError:
+    return RuntimeError(f"group: rank {rank} could not take part; there: {words}")

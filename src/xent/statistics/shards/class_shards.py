@@ -18,7 +18,8 @@ def class_shards(classes: int | tuple[int, int], group: Any) -> ClassShards:
     A loss that is given a process group asks at every call: how many classes has each rank, and do
     all mean the same call? That is one exchange of a few words, for which a GPU has to be waited
     for. A loss that is given this object asks nobody, unless ``check="values"``: it costs two
-    all-reduces and nothing else. Every rank of the group has to call this function.
+    all-reduces and nothing else, and nobody notices if a rank means another call, has other rows or
+    raises; the others wait. Every rank of the group has to call this function.
 
     Args:
         classes: how many this rank holds, where the ranks follow each other; or which,

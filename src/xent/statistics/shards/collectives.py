@@ -20,11 +20,16 @@ def answered(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # those of torch.distributed are RuntimeErrors
-        reason = str(error).strip().splitlines()[0]
         raise RuntimeError(
-            f"group: expected {what} from every rank; got: {reason} Has a rank ended, or raised, "
-            "or stopped for longer than the group's timeout? Are all ranks in the same call?"
+            f"group: expected {what} from every rank. Has a rank ended, or raised, or stopped for "
+            "longer than the group's timeout? Are all ranks in the same call? The backend says: "
+            f"{first_line(error)}"
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 def all_max(vector: Tensor, group: dist.ProcessGroup) -> Tensor:

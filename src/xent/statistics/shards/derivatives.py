@@ -59,9 +59,15 @@ class _Statistics(torch.autograd.Function):
         vectors = way.statistics(rows, uniform)
         found = joined_over(own_of(rows, vectors, labels), part, rows.valid, labels)
         ctx.way, ctx.numbers = way, of_rows[way.tensors :]
-        ctx.mark_non_differentiable(found.vectors.maximum)
+        constants = [found.vectors.maximum]
+        at_masses = (3 + rows._fields.index(name) for name in ("weight", "probabilities"))
+        if found.weight_of_label is not None and not any(
+            ctx.needs_input_grad[i] for i in at_masses
+        ):
+            constants.append(found.weight_of_label)  # else a divisor would have a gradient, of zero
+        ctx.mark_non_differentiable(*constants)
         ctx.set_materialize_grads(False)
-        beyond = (*found.vectors[:2], found.nll, found.at_top)
+        beyond = (found.vectors.maximum, found.rest, found.nll, found.at_top)
         elsewhere = (found.spread_elsewhere, found.mass_elsewhere)
         here = None if labels is None else labels.here
         ctx.save_for_backward(*rows[: way.tensors], here, vectors.mass, *beyond, *elsewhere)

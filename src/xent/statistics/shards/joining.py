@@ -79,6 +79,8 @@ class Joined(NamedTuple):
     """Of all classes, the same on every rank."""
     weight_of_label: Tensor | None
     """v_y or Σ_c v_c q_c, the same on every rank."""
+    rest: Tensor
+    """That of the vectors, but NaN where a label is no rank's: then the gradient is."""
     at_top: Tensor
     """Whether one of the own classes is the largest."""
     nll: Tensor | None
@@ -142,6 +144,7 @@ def joined(
     return Joined(
         vectors,
         None if weight is None else zeroed(weight, valid),
+        vectors.rest if known is None else vectors.rest.masked_fill(~known, torch.nan),
         at_top, own_nll, spread_elsewhere, elsewhere,
     )  # fmt: skip
 
