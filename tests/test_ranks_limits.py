@@ -276,7 +276,31 @@ def statistics(
     return [None if v is None else v.detach() for v in values], own.grad
 
 
+def masses(rank: Rank) -> None:
+    """Gradients of Σ_c v_c q_c, at rows that count and at one that does not."""
+    from xent.contract.rows import Rows
+    from xent.contract.shards import Shard
+    from xent.statistics.shards import canonical_statistics
+    from xent.statistics.shards.parts import Part
+
+    torch.manual_seed(2)
+    logits, q, v = torch.randn(3, 9, 1), torch.rand(3, 9, 1), torch.rand(9)
+    q[1] = NAN
+    own_q, own_v = (part(t, rank.rank, d).clone().requires_grad_() for t, d in ((q, 1), (v, 0)))
+    shard = Shard(CUTS[rank.rank], CUTS[rank.rank + 1], 9)
+    valid = torch.tensor([[True], [False], [True]])
+    rows = Rows(part(logits, rank.rank), None, own_q, own_v, valid)
+    found = canonical_statistics(rows, Part(shard, rank.group))
+    found.weight_of_label.sum().backward()
+    expected = v[shard.start : shard.stop].expand(3, -1) * valid
+    torch.testing.assert_close(own_q.grad.squeeze(2), expected)
+    torch.testing.assert_close(own_v.grad, part(q[::2].squeeze(2), rank.rank).sum(0))
+
+
 class TestStatistics:
+    def test_the_masses_of_rows_that_do_not_count_have_no_gradient(self, ranks) -> None:
+        ranks.run(3, masses)
+
     @pytest.mark.parametrize("labels", ["none", "index", "probabilities"])
     @pytest.mark.parametrize("weighted", [False, True])
     def test_they_are_those_of_all_classes(self, ranks, labels, weighted) -> None:

@@ -148,12 +148,12 @@ class _Sweep:
                 gradients.weight.add_(at_weight)
         if not self.wanted.of_logits:
             return
-        beyond = None
+        of_entropy = None
         if coefficients.entropy is not None and entropy is not None:
-            beyond = definition.entropy_gradient(rows, vectors, entropy, coefficients.entropy)
+            of_entropy = definition.entropy_gradient(rows, vectors, entropy, coefficients.entropy)
         at_logits = chunk.backend.logit_gradient(rows, vectors, of_rows, inplace=True)
-        if beyond is not None:
-            at_logits += beyond
+        if of_entropy is not None:
+            at_logits += of_entropy
         self._multiply(chunk, at_logits.reshape(len(at_logits), -1))
 
     def _multiply(self, chunk: _Chunk, at_logits: Tensor) -> None:

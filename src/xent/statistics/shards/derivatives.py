@@ -23,7 +23,7 @@ from xent.statistics.shards.parts import (
 )
 
 
-class Way(NamedTuple):
+class RowKind(NamedTuple):
     """How a kind of rows comes to its statistics and gradients, with its own classes only."""
 
     rows: Callable[..., Any]
@@ -43,22 +43,24 @@ class Found(NamedTuple):
     """v_y with class indices and class weights, Σ_c v_c q_c with probabilities."""
 
 
-def statistics(way: Way, rows: Rows | LinearRows, part: Part, uniform: bool) -> Found:
+def statistics(kind: RowKind, rows: Rows | LinearRows, part: Part, uniform: bool) -> Found:
     """The statistics, with their backward."""
-    *vectors, weight = _Statistics.apply(way, part, uniform, *rows)  # type: ignore[no-untyped-call]  # torch's
+    *vectors, weight = _Statistics.apply(kind, part, uniform, *rows)  # type: ignore[no-untyped-call]  # torch's
     return Found(Vectors(*vectors), weight)
 
 
 class _Statistics(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, way: Way, part: Part, uniform: bool, *of_rows: Any) -> tuple[Any, ...]:
-        rows = way.rows(*of_rows)
+    def forward(
+        ctx: Any, kind: RowKind, part: Part, uniform: bool, *of_rows: Any
+    ) -> tuple[Any, ...]:
+        rows = kind.rows(*of_rows)
         labels = labels_of(rows, part.shard)
         if labels is not None:
             rows = rows._replace(target=labels.place)
-        vectors = way.statistics(rows, uniform)
+        vectors = kind.statistics(rows, uniform)
         found = joined_over(own_of(rows, vectors, labels), part, rows.valid, labels)
-        ctx.way, ctx.numbers = way, of_rows[way.tensors :]
+        ctx.kind, ctx.numbers = kind, of_rows[kind.tensors :]
         constants = [found.vectors.maximum]
         at_masses = (3 + rows._fields.index(name) for name in ("weight", "probabilities"))
         if found.weight_of_label is not None and not any(
@@ -70,21 +72,21 @@ class _Statistics(torch.autograd.Function):
         beyond = (found.vectors.maximum, found.rest, found.nll, found.at_top)
         elsewhere = (found.spread_elsewhere, found.mass_elsewhere)
         here = None if labels is None else labels.here
-        ctx.save_for_backward(*rows[: way.tensors], here, vectors.mass, *beyond, *elsewhere)
+        ctx.save_for_backward(*rows[: kind.tensors], here, vectors.mass, *beyond, *elsewhere)
         return *found.vectors.statistics, found.weight_of_label
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         check_last_backward()
-        way, saved = ctx.way, ctx.saved_tensors
-        rows = way.rows(*saved[: way.tensors], *ctx.numbers)
-        here, mass, *of_beyond = saved[way.tensors : -2]
+        kind, saved = ctx.kind, ctx.saved_tensors
+        rows = kind.rows(*saved[: kind.tensors], *ctx.numbers)
+        here, mass, *of_beyond = saved[kind.tensors : -2]
         beyond = Beyond(*of_beyond)
         _, at_rest, *others, at_weight_of_label = grads
         at_lse = None if at_rest is None else at_rest * (1 + beyond.rest)
         coefficients = own_coefficients(Coefficients(at_lse, *others), here, *saved[-2:])
         needed = ctx.needs_input_grad[3:]
-        found = way.gradients(rows, mass, beyond, coefficients, needed)
+        found = kind.gradients(rows, mass, beyond, coefficients, needed)
         if at_weight_of_label is not None:
             found = _with_weight_of_label(found, rows, here, at_weight_of_label, needed)
         return None, None, None, *found, *(None for _ in ctx.numbers)

@@ -14,7 +14,7 @@ from xent.statistics.linear import chunks
 from xent.statistics.linear.derivatives import at_rows, wanted_of
 from xent.statistics.linear.terms import LinearCoefficients
 from xent.statistics.shards.collectives import replicated
-from xent.statistics.shards.derivatives import Found, Way, statistics
+from xent.statistics.shards.derivatives import Found, RowKind, statistics
 from xent.statistics.shards.parts import Part
 
 
@@ -23,7 +23,7 @@ def canonical_statistics(
 ) -> Found:
     """Statistics of checked, canonical rows: two all-reduces, and none in the backward."""
     gradients = partial(_gradients, inplace=inplace_backward)
-    return statistics(Way(Rows, len(rows), _statistics, gradients), rows, part, uniform)
+    return statistics(RowKind(Rows, len(rows), _statistics, gradients), rows, part, uniform)
 
 
 def canonical_linear_statistics(rows: LinearRows, part: Part, *, uniform: bool = False) -> Found:
@@ -32,8 +32,8 @@ def canonical_linear_statistics(rows: LinearRows, part: Part, *, uniform: bool =
     One all-reduce more in the backward, for the gradient at the hidden states.
     """
     rows = rows._replace(hidden=replicated(rows.hidden, part.group))
-    way = Way(LinearRows, LINEAR_TENSORS, _linear_statistics, _linear_gradients)
-    return statistics(way, rows, part, uniform)
+    kind = RowKind(LinearRows, LINEAR_TENSORS, _linear_statistics, _linear_gradients)
+    return statistics(kind, rows, part, uniform)
 
 
 def _statistics(rows: Rows, uniform: bool) -> Vectors:
