@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,7 +108,8 @@ def _serve(rank: int, most: int, store: str, end: Connection, patience: float) -
 
     torch.set_num_threads(1)
     timeout = timedelta(seconds=patience)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    if sys.platform == "linux":  # where a host's own name may lead nowhere
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(most))
     dist.init_process_group(
         "gloo", store=dist.FileStore(store, most), rank=rank, world_size=most, timeout=timeout
