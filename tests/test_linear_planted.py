@@ -30,7 +30,8 @@ from xent.statistics.linear import (
 )
 
 function = sys.modules["xent.functional.linear_cross_entropy"]
-formula = sys.modules["xent.functional.cross_entropy"]
+formula = sys.modules["xent.functional.positions"]
+ranks = sys.modules["xent.functional.ranks"]
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning"),
@@ -54,7 +55,7 @@ PLANTED = [
     (chunks, "held.zero_() if from_zero or with_gaps", "held.zero_() if from_zero"),
     (chunks, "held.zero_() if from_zero or with_gaps else held", "held"),
     # a missing factor or term
-    (chunks, "at_logits += beyond", "pass"),
+    (chunks, "at_logits += of_entropy", "pass"),
     (merging, "beside = (1 + of_low) *", "beside = of_low *"),
     (merging, "surprise = (prediction.entropy - log_share)", "surprise = (prediction.entropy + 0)"),
     (derivatives, "at_rest * (1 + rest)", "at_rest"),
@@ -79,9 +80,9 @@ PLANTED = [
     (selections, "max(1, min(most, -(-count // (16 * chunks)) * 16))", "max(1, count)"),
     (rows, "        or not wanted.of_logits\n", "        or True\n"),
     # an option that is lost
-    (function, "dtype or call.natural", "call.natural"),
+    (function, "ranks).to(dtype or call.natural)", "ranks).to(call.natural)"),
     (formula, "masses._replace(labels=of_label * masses.labels)", "masses"),
-    (function, "call.divisor(reduction_.denominator)", "call.divisor(None)"),
+    (ranks, "fraction(total, call, reduction.denominator)", "fraction(total, call, None)"),
 ]  # fmt: skip
 
 
