@@ -189,3 +189,14 @@ def test_every_backend_does_a_rank_s_part(
     made = logits_example(labels=labels) if logits else example(labels=labels)
     arguments = with_options(made, weight, smoothing, "mean", False)
     check(ranks, 3, arguments, logits=logits, backend=kernels)
+
+
+@pytest.mark.parametrize("labels", ["index", "probabilities"])
+@pytest.mark.parametrize("shape", [(7, 6), (2, 3, 6)], ids=str)
+@pytest.mark.parametrize("chunk_bytes", [None, 64])
+def test_several_positions_a_hidden_state_and_small_chunks(
+    ranks, labels, shape, chunk_bytes
+) -> None:
+    made = example(shape, outputs=(11, 3), labels=labels, weighted=True)
+    options = {"label_smoothing": 0.1, "chunk_bytes": chunk_bytes}
+    check(ranks, 3, made | options, logits=False)
