@@ -128,6 +128,31 @@ def test_ranks_in_calls_of_different_functions_all_say_so(ranks) -> None:
         )
 
 
+def local_labels(rank: Rank) -> None:
+    """As other libraries want them: shifted, and masked where they are on another rank."""
+    start = 3 * rank.rank
+    target = torch.tensor([0, 1, 4, 8])
+    target = torch.where((target >= start) & (target < start + 3), target - start, -100)
+    xent.cross_entropy(torch.zeros(4, 3), target, group=rank.group)
+
+
+def test_labels_that_count_from_a_rank_s_own_classes_are_refused(ranks) -> None:
+    for outcome in ranks.outcomes(3, local_labels):
+        assert isinstance(outcome.error, ValueError), outcome.trace
+        assert "target: expected the same labels on every rank of the group; got others on" in str(
+            outcome.error
+        )
+
+
+def whole_probabilities(rank: Rank) -> None:
+    xent.cross_entropy(torch.zeros(4, 3), torch.rand(4, 9), group=rank.group)
+
+
+def test_probabilities_of_all_classes_are_refused_in_words(ranks) -> None:
+    for outcome in ranks.outcomes(3, whole_probabilities):
+        assert "probabilities are those of this rank's classes" in str(outcome.error)
+
+
 def differently_followed(rank: Rank) -> None:
     hidden = torch.zeros(4, 3).requires_grad_(rank.rank == 0)
     xent.linear_cross_entropy(

@@ -78,17 +78,23 @@ def checked_group(argument: str, group: Any) -> dist.ProcessGroup:
                 argument,
                 expected="a device mesh of one axis",
                 got=f"one of {group.ndim}",
-                remedy="Name the axis: mesh['tp'].",
+                remedy="Name the axis: mesh['dp']." if argument == "dp_group" else _NAME_IT,
             )
         group = group.get_group()
     if isinstance(group, dist.ProcessGroup):
         return group
     outside = group is dist.GroupMember.NON_GROUP_MEMBER
+    shards = " or class_shards(…)" if argument == "group" else ""
+    remedy = "All ranks are torch.distributed.group.WORLD, some are new_group([0, 1])."
+    if not dist.is_initialized():
+        remedy = "Call torch.distributed.init_process_group() first."
     raise mistake(
         TypeError,
         argument,
-        expected="a ProcessGroup or DeviceMesh that this rank belongs to",
+        expected=f"a ProcessGroup or DeviceMesh that this rank belongs to{shards}",
         got="a group without it" if outside else described(group),
-        remedy="Call torch.distributed.init_process_group() first; all ranks are "
-        "torch.distributed.group.WORLD.",
+        remedy=remedy,
     )
+
+
+_NAME_IT = "Name the axis: mesh['tp']."

@@ -70,6 +70,11 @@ def for_dtype(target: Tensor, layout: Layout) -> str:
         )
     if target.is_complex():
         return ""
+    if layout.shard is not None and target.ndim == len(layout.shape):
+        return (
+            "With group, probabilities are those of this rank's classes: give them the shape of "
+            f"{layout.name}, {shape(layout.shape)}."
+        )
     return (
         "Class indices: target.long(). Class probabilities: give them the shape of "
         f"{layout.name}, {shape(layout.shape)}."

@@ -59,6 +59,8 @@ class Statement:
     """How many class weights it was given."""
     labels: tuple[int, int] | None = None
     """The least and the largest, where they can be looked at."""
+    digest: int | None = None
+    """The same for the same labels, and for others hardly ever; where they can be looked at."""
     same: dict[str, str] = field(default_factory=dict)
     """What has to be the same on every rank, by name."""
 
@@ -89,7 +91,9 @@ def agreed(
     _check_same(said)
     shard = in_rank_order([statement.classes for statement in said], ranks.rank())
     part = Part(group.own if isinstance(group, ClassShards) else shard, ranks)
-    _check_labels(said, ranks.rank(), part.shard.classes)
+    in_bounds = _check_labels(said, ranks.rank(), part.shard.classes)
+    if in_bounds and not in_full:  # else the first that differs is going to be named
+        _check_digests(said)
     if _weights_are_whole(said, part.shard.classes) and weight is not None:
         weight = replicated(weight, ranks)
     call = _in_the_shard(checked, part, weight)
@@ -184,6 +188,7 @@ def _statement(
         classes=call.layout.own_classes,
         weights=None if weight is None else len(weight),
         labels=_span(rows.target, in_full),
+        digest=_digest(rows.target, rows.valid),
         same={name: str(value) for name, value in shared.items()},
     )
 
@@ -202,6 +207,14 @@ def _span(index: Tensor | None, in_full: bool) -> tuple[int, int] | None:
         return None
     low, high = index.aminmax()
     return int(low), int(high)
+
+
+def _digest(index: Tensor | None, valid: Tensor | None) -> int | None:
+    if index is None or not values_at_hand(index):
+        return None
+    labels = (index if valid is None else index.masked_fill(~valid, -1)).flatten()
+    factors = torch.arange(1, 2 * len(labels), 2) * 0x9E3779B97F4A7C1  # odd; products wrap around
+    return int((labels * factors).sum())
 
 
 def _check_same(said: list[Statement]) -> None:
@@ -231,8 +244,11 @@ def _check_same(said: list[Statement]) -> None:
                 )
 
 
-def _check_labels(said: list[Statement], own: int, classes: int) -> None:
-    """Raises what other ranks are about to raise of their labels; there it is said in full."""
+def _check_labels(said: list[Statement], own: int, classes: int) -> bool:
+    """Raises what other ranks are about to raise of their labels; there it is said in full.
+
+    Returns whether all are in bounds.
+    """
     wrong = {
         rank: span
         for rank, span in ((rank, statement.labels) for rank, statement in enumerate(said))
@@ -242,6 +258,22 @@ def _check_labels(said: list[Statement], own: int, classes: int) -> None:
         if own not in wrong:
             words = f"target has labels from {low} to {high}; expected 0..{classes - 1}."
             raise _absent(rank, words)
+    return not wrong
+
+
+def _check_digests(said: list[Statement]) -> None:
+    """Raises the same error on every rank."""
+    digests = [statement.digest for statement in said]
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise mistake(
+                ValueError,
+                "target",
+                expected="the same labels on every rank of the group",
+                got=f"others on rank {rank} than on rank 0",
+                remedy="They count over the classes of all ranks; none is masked or shifted. Which "
+                'differs first? Pass check="values".',
+            )
 
 
 def _weights_are_whole(said: list[Statement], classes: int) -> bool:

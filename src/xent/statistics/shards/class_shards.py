@@ -16,7 +16,7 @@ def class_shards(classes: int | tuple[int, int], group: Any) -> ClassShards:
     """Tells the ranks of a group, once, which classes each of them holds; pass it as ``group=``.
 
     A loss that is given a process group asks at every call: how many classes has each rank, and do
-    all mean the same call? That is one exchange of a few words, for which a GPU has to be waited
+    all mean the same call? That is one ``all_gather_object``, for which a GPU has to be waited
     for. A loss that is given this object asks nobody, unless ``check="values"``: it costs two
     all-reduces and nothing else, and nobody notices if a rank means another call, has other rows or
     raises; the others wait. Every rank of the group has to call this function.
