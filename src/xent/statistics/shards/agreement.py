@@ -213,7 +213,7 @@ def _digest(index: Tensor | None, valid: Tensor | None) -> int | None:
     if index is None or not values_at_hand(index):
         return None
     labels = (index if valid is None else index.masked_fill(~valid, -1)).flatten()
-    factors = torch.arange(1, 2 * len(labels), 2) * 0x9E3779B97F4A7C1  # odd; products wrap around
+    factors = (2 * torch.arange(len(labels)) + 1) * 0x9E3779B97F4A7C1  # odd; products wrap around
     return int((labels * factors).sum())
 
 
