@@ -1,7 +1,8 @@
 """Rows whose classes are spread over ranks: every rank has the same statistics in the end.
 
 - ``class_shards``: who holds which classes, asked once;
-- ``agreement``: or at every call, and whether all ranks mean the same one;
+- ``agreement``: or at every call, and whether all ranks mean the same one (``statements``, and with
+  ``check="values"`` ``values``);
 - ``parts``: what of the labels and masses belongs to this rank's classes;
 - ``joining``: the arithmetic, without a word to another rank;
 - ``collectives``: the words;

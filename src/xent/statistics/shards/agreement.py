@@ -6,7 +6,6 @@ Whoever finds a mistake in its own arguments says so before it raises: the other
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -22,6 +21,13 @@ from xent.contract.shards import UNKNOWN, Shard
 from xent.statistics.shards.class_shards import in_rank_order
 from xent.statistics.shards.collectives import first_line, gathered, replicated
 from xent.statistics.shards.parts import Part, check_mode
+from xent.statistics.shards.statements import (
+    Statement,
+    check_digests,
+    check_labels,
+    check_same,
+    weights_are_whole,
+)
 from xent.statistics.shards.values import check_values
 
 
@@ -47,24 +53,6 @@ class Checked(Protocol):
 C = TypeVar("C", bound=Checked)
 
 
-@dataclass(frozen=True)
-class Statement:
-    """What a rank says of its call."""
-
-    error: str | None = None
-    positions: tuple[int, ...] = ()
-    classes: int = 0
-    """Its own."""
-    weights: int | None = None
-    """How many class weights it was given."""
-    labels: tuple[int, int] | None = None
-    """The least and the largest, where they can be looked at."""
-    digest: int | None = None
-    """The same for the same labels, and for others hardly ever; where they can be looked at."""
-    same: dict[str, str] = field(default_factory=dict)
-    """What has to be the same on every rank, by name."""
-
-
 def agreed(
     checked: Callable[[Shard, Tensor | None], C],
     group: Any,
@@ -88,13 +76,13 @@ def agreed(
         return _in_the_shard(checked, part, _own_weight(weight, group)), part
     ranks = group.group if isinstance(group, ClassShards) else checked_group("group", group)
     said = _exchanged(checked, ranks, weight, in_full, same)
-    _check_same(said)
+    check_same(said)
     shard = in_rank_order([statement.classes for statement in said], ranks.rank())
     part = Part(group.own if isinstance(group, ClassShards) else shard, ranks)
-    in_bounds = _check_labels(said, ranks.rank(), part.shard.classes)
+    in_bounds = check_labels(said, ranks.rank(), part.shard.classes)
     if in_bounds and not in_full:  # else the first that differs is going to be named
-        _check_digests(said)
-    if _weights_are_whole(said, part.shard.classes) and weight is not None:
+        check_digests(said)
+    if weights_are_whole(said, part.shard.classes) and weight is not None:
         weight = replicated(weight, ranks)
     call = _in_the_shard(checked, part, weight)
     if in_full:
@@ -215,86 +203,3 @@ def _digest(index: Tensor | None, valid: Tensor | None) -> int | None:
     labels = (index if valid is None else index.masked_fill(~valid, -1)).flatten()
     factors = (2 * torch.arange(len(labels)) + 1) * 0x9E3779B97F4A7C1  # odd; products wrap around
     return int((labels * factors).sum())
-
-
-def _check_same(said: list[Statement]) -> None:
-    """Raises the same error on every rank."""
-    for rank, statement in enumerate(said):
-        if statement.error is not None:
-            raise _absent(rank, statement.error)
-    first = said[0]
-    for rank, statement in enumerate(said):
-        if statement.positions != first.positions:
-            raise mistake(
-                ValueError,
-                "input",
-                expected="the same positions on every rank of the group",
-                got=f"{first.positions} on rank 0 and {statement.positions} on rank {rank}",
-                remedy="Ranks share the classes of the same rows; for shares of a batch see "
-                "dp_group.",
-            )
-        for name, here in first.same.items():
-            there = statement.same.get(name)
-            if here != there:
-                raise mistake(
-                    ValueError,
-                    name,
-                    expected="the same on every rank of the group",
-                    got=f"{here} on rank 0 and {there} on rank {rank}",
-                )
-
-
-def _check_labels(said: list[Statement], own: int, classes: int) -> bool:
-    """Raises what other ranks are about to raise of their labels; there it is said in full.
-
-    Returns whether all are in bounds.
-    """
-    wrong = {
-        rank: span
-        for rank, span in ((rank, statement.labels) for rank, statement in enumerate(said))
-        if span is not None and not 0 <= span[0] <= span[1] < classes
-    }
-    for rank, (low, high) in wrong.items():
-        if own not in wrong:
-            words = f"target has labels from {low} to {high}; expected 0..{classes - 1}."
-            raise _absent(rank, words)
-    return not wrong
-
-
-def _check_digests(said: list[Statement]) -> None:
-    """Raises the same error on every rank."""
-    digests = [statement.digest for statement in said]
-    for rank, digest in enumerate(digests):
-        if digest != digests[0]:
-            raise mistake(
-                ValueError,
-                "target",
-                expected="the same labels on every rank of the group",
-                got=f"others on rank {rank} than on rank 0",
-                remedy="They count over the classes of all ranks; none is masked or shifted. Which "
-                'differs first? Pass check="values".',
-            )
-
-
-def _weights_are_whole(said: list[Statement], classes: int) -> bool:
-    """Whether the ranks were given the weights of all classes, and not each those of its own."""
-    given = [statement.weights for statement in said]
-    if None in given or all(statement.weights == statement.classes for statement in said):
-        return False
-    if all(count == classes for count in given):
-        return True
-    counts = ", ".join(
-        f"{statement.weights} for {statement.classes} classes on rank {rank}"
-        for rank, statement in enumerate(said)
-    )
-    raise mistake(
-        RuntimeError,
-        "weight",
-        expected=f"one factor for each of the {classes} classes on every rank, or for each of its "
-        "own on every rank",
-        got=counts,
-    )
-
-
-def _absent(rank: int, words: str) -> RuntimeError:
-    return RuntimeError(f"group: rank {rank} could not take part; there: {words}")
