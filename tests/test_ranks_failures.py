@@ -304,6 +304,22 @@ def test_logits_are_those_that_the_map_says(ranks) -> None:
         assert str(outcome.error).startswith(expected)
 
 
+def one_other_shard(rank: Rank) -> None:
+    shards = xent.class_shards(3, rank.group)
+    logits = torch.zeros(2, 3 + (rank.rank == 1))
+    xent.cross_entropy(logits, torch.tensor([0, 8]), group=shards, check="values")
+
+
+def test_with_check_all_ranks_know_of_logits_that_are_not_the_map_s(ranks) -> None:
+    first, own, last = ranks.outcomes(3, one_other_shard)
+    assert "input: expected logits of 3 classes on rank 1" in str(own.error)
+    for other in (first, last):
+        assert isinstance(other.error, RuntimeError), other.trace
+        assert "rank 1 could not take part; there: input has 4 classes; class_shards was" in str(
+            other.error
+        )
+
+
 def test_what_is_no_group_is_refused() -> None:
     with pytest.raises(TypeError, match="group: expected a ProcessGroup or DeviceMesh"):
         xent.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), group="tp")

@@ -37,7 +37,12 @@ class ClassShards:
     @property
     def classes(self) -> int:
         """How many there are over all ranks."""
-        return sum(stop - start for start, stop in self.ranges)
+        return sum(self.sizes)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many each rank holds."""
+        return [stop - start for start, stop in self.ranges]
 
 
 RankGroup: TypeAlias = dist.ProcessGroup | DeviceMesh

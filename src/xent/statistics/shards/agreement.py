@@ -26,6 +26,7 @@ from xent.statistics.shards.statements import (
     check_digests,
     check_labels,
     check_same,
+    check_sizes,
     weights_are_whole,
 )
 from xent.statistics.shards.values import check_values
@@ -77,8 +78,12 @@ def agreed(
     ranks = group.group if isinstance(group, ClassShards) else checked_group("group", group)
     said = _exchanged(checked, ranks, weight, in_full, same)
     check_same(said)
-    shard = in_rank_order([statement.classes for statement in said], ranks.rank())
-    part = Part(group.own if isinstance(group, ClassShards) else shard, ranks)
+    if isinstance(group, ClassShards):
+        check_sizes(said, ranks.rank(), group.sizes)
+        part = Part(group.own, ranks)
+    else:
+        sizes = [statement.classes for statement in said]
+        part = Part(in_rank_order(sizes, ranks.rank()), ranks)
     in_bounds = check_labels(said, ranks.rank(), part.shard.classes)
     if in_bounds and not in_full:  # else the first that differs is going to be named
         check_digests(said)
@@ -123,8 +128,7 @@ def _own_weight(weight: Any, shards: ClassShards) -> Any:
     """
     if not (isinstance(weight, Tensor) and weight.ndim == 1 and weight.requires_grad):
         return weight
-    sizes = [stop - start for start, stop in shards.ranges]
-    if len(sizes) > 1 and shards.classes in sizes:
+    if len(shards.sizes) > 1 and shards.classes in shards.sizes:
         raise mistake(
             ValueError,
             "weight",

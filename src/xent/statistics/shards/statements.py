@@ -69,6 +69,16 @@ def check_labels(said: list[Statement], own: int, classes: int) -> bool:
     return not wrong
 
 
+def check_sizes(said: list[Statement], own: int, sizes: list[int]) -> None:
+    """Raises what other ranks are about to raise of logits that are not those of a map."""
+    wrong = [rank for rank, statement in enumerate(said) if statement.classes != sizes[rank]]
+    if wrong and own not in wrong:
+        words = (
+            f"input has {said[wrong[0]].classes} classes; class_shards was told {sizes[wrong[0]]}."
+        )
+        raise _absent(wrong[0], words)
+
+
 def check_digests(said: list[Statement]) -> None:
     """Raises the same error on every rank."""
     digests = [statement.digest for statement in said]
