@@ -12,7 +12,6 @@ from xent.contract.call import Call
 from xent.contract.errors import as_number
 from xent.contract.groups import checked_group
 from xent.contract.reduction import Reduction, as_scalar, summed
-from xent.contract.targets import ignored_values
 
 
 class Ranks(NamedTuple):
@@ -85,17 +84,9 @@ def to_be_the_same(
     return {
         "reduction": reduction.mode,
         "denominator": number,
-        "ignore_index": _sorted(ignore_index),
+        "ignore_index": -100 if ignore_index is None else ignore_index,
         "label_smoothing": label_smoothing if smoothing is None else float(smoothing),
     }
-
-
-def _sorted(ignore_index: Any) -> Any:
-    """One form of what means the same; what is wrong is said where it is checked."""
-    try:
-        return sorted(ignored_values(-100 if ignore_index is None else ignore_index))
-    except TypeError:
-        return ignore_index
 
 
 def reduced(losses: Tensor, call: Call, reduction: Reduction, ranks: Ranks) -> Tensor:

@@ -18,6 +18,7 @@ from xent.contract.inspection import has_values, values_at_hand
 from xent.contract.layout import Layout
 from xent.contract.rows import LinearRows, Rows
 from xent.contract.shards import UNKNOWN, Shard
+from xent.contract.targets import ignored_values
 from xent.statistics.shards.class_shards import in_rank_order
 from xent.statistics.shards.collectives import first_line, gathered, replicated
 from xent.statistics.shards.parts import Part, check_mode
@@ -174,6 +175,7 @@ def _statement(
         "weight": _kind(weight),
         "sample_weight": _kind(call.sample_weight),
         **same,
+        "ignore_index": sorted(ignored_values(same["ignore_index"])),  # of one form; checked before
     }
     return Statement(
         positions=call.layout.positions,
